@@ -1,0 +1,70 @@
+"""Calibrated posterior ensembles for inverse problems, on labelled grids.
+
+Names are loaded on first use, so that ``import invdiff`` costs next to nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from invdiff.conditioning import DPS, MMPS, MomentMatching, PiGDM
+    from invdiff.errors import InvdiffError
+    from invdiff.grid import Grid
+    from invdiff.likelihood import AxisCovariance, Gaussian
+    from invdiff.noise import NoiseField
+    from invdiff.posterior import Posterior
+    from invdiff.reconstruct import reconstruct
+    from invdiff.samplers import DDIM, Ancestral, DPMSolver, Heun, SDEDPMSolver, iterate, sample
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "DDIM",
+    "DPS",
+    "MMPS",
+    "Ancestral",
+    "AxisCovariance",
+    "DPMSolver",
+    "Gaussian",
+    "Grid",
+    "Heun",
+    "InvdiffError",
+    "MomentMatching",
+    "NoiseField",
+    "PiGDM",
+    "Posterior",
+    "SDEDPMSolver",
+    "iterate",
+    "reconstruct",
+    "sample",
+]
+
+_HOMES = {
+    "invdiff.conditioning": ("DPS", "MMPS", "MomentMatching", "PiGDM"),
+    "invdiff.errors": ("InvdiffError",),
+    "invdiff.grid": ("Grid",),
+    "invdiff.likelihood": ("AxisCovariance", "Gaussian"),
+    "invdiff.noise": ("NoiseField",),
+    "invdiff.posterior": ("Posterior",),
+    "invdiff.reconstruct": ("reconstruct",),
+    "invdiff.samplers": (
+        "DDIM",
+        "Ancestral",
+        "DPMSolver",
+        "Heun",
+        "SDEDPMSolver",
+        "iterate",
+        "sample",
+    ),
+}
+
+
+def __getattr__(name: str) -> object:
+    for home, names in _HOMES.items():
+        if name in names:
+            return getattr(import_module(home), name)
+    raise AttributeError(f"module 'invdiff' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

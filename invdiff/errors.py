@@ -1,0 +1,97 @@
+"""The exception tree. Every message says what is wrong, what was got, what was expected and the mend.
+
+InvdiffError
+├── InputError (ValueError)         an argument or a datum that cannot be used
+│   ├── ShapeError                  dims, shape or coordinates that do not match
+│   ├── DTypeError                  real where complex is needed, or the reverse
+│   ├── NonFiniteError              NaN or Inf
+│   ├── NoiseLevelError             a noise level that is missing or not positive
+│   └── UnknownNameError            a prior or operator that nobody registered
+├── ChecksumError                   weights that are not those of their card
+├── OutputExistsError               an output that would be overwritten
+├── UnsupportedError (TypeError)    a method asked for what it cannot do
+├── MissingDependencyError (ImportError)
+└── DivergedError                   a run that left the finite numbers
+"""
+
+__all__ = [
+    "ChecksumError",
+    "DTypeError",
+    "DivergedError",
+    "InputError",
+    "InvdiffError",
+    "MissingDependencyError",
+    "NoiseLevelError",
+    "NonFiniteError",
+    "OutputExistsError",
+    "ShapeError",
+    "UnknownNameError",
+    "UnsupportedError",
+]
+
+
+class InvdiffError(Exception):
+    """Root of all errors raised on purpose by invdiff.
+
+    Args:
+        what: what is wrong, in one clause.
+        got: the offending value or a description of it.
+        expected: what would have been accepted.
+        mend: what the caller can do about it.
+    """
+
+    def __init__(
+        self, what: str, *, got: object = None, expected: object = None, mend: str = ""
+    ) -> None:
+        self.what, self.got, self.expected, self.mend = what, got, expected, mend
+        parts = [what]
+        if got is not None:
+            parts.append(f"got {got}")
+        if expected is not None:
+            parts.append(f"expected {expected}")
+        message = "; ".join(parts) + "."
+        super().__init__(f"{message} {mend}" if mend else message)
+
+
+class InputError(InvdiffError, ValueError):
+    """An argument or a datum that cannot be used."""
+
+
+class ShapeError(InputError):
+    """Dims, shapes or coordinates that do not match."""
+
+
+class DTypeError(InputError):
+    """Real values where complex ones are needed, or the reverse."""
+
+
+class NonFiniteError(InputError):
+    """NaN or Inf in the input."""
+
+
+class NoiseLevelError(InputError):
+    """A noise level that is missing, zero or negative."""
+
+
+class UnknownNameError(InputError):
+    """A prior, operator or method name that nobody registered."""
+
+
+class ChecksumError(InvdiffError):
+    """Weights that do not match the checksum of their card."""
+
+
+class OutputExistsError(InvdiffError):
+    """An output that exists and would be overwritten."""
+
+
+class UnsupportedError(InvdiffError, TypeError):
+    """A method asked for what its assumptions exclude."""
+
+
+class MissingDependencyError(InvdiffError, ImportError):
+    """An optional package or program that is not installed."""
+
+
+class DivergedError(InvdiffError):
+    """A run whose state is no longer finite."""

@@ -1,0 +1,185 @@
+"""Grid: the labelled space a field lives on, and the only bridge between xarray and torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.errors import DTypeError, NonFiniteError, ShapeError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+__all__ = ["Grid"]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Dims, shape, dtype, coordinates and units of a field.
+
+    Args:
+        dims: names of the axes, slowest first, such as ``("y", "x")``.
+        shape: length of each axis.
+        dtype: ``torch.float32``, ``torch.complex64`` or their double forms.
+        coords: 1-D coordinate of any of the dims; those without one count from zero.
+        units: physical units of the field's values.
+
+    Raises:
+        ShapeError: dims and shape of different length, repeated dims, empty axes, wrong coords.
+    """
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    dtype: torch.dtype = torch.float32
+    coords: Mapping[str, np.ndarray] = field(default_factory=dict, compare=False, repr=False)
+    units: str = "1"
+
+    def __post_init__(self) -> None:
+        if len(self.dims) != len(self.shape) or len(set(self.dims)) != len(self.dims):
+            raise ShapeError(
+                "dims and shape do not describe the same axes",
+                got=f"dims={self.dims}, shape={self.shape}",
+                expected="one distinct name for each axis",
+            )
+        if any(n < 1 for n in self.shape):
+            raise ShapeError("an axis is empty", got=f"shape={self.shape}", expected="lengths >= 1")
+        for dim, values in self.coords.items():
+            if dim not in self.dims or np.shape(values) != (self.shape[self.dims.index(dim)],):
+                raise ShapeError(
+                    f"coordinate {dim!r} does not fit the grid",
+                    got=f"shape {np.shape(values)}",
+                    expected=f"a 1-D coordinate of one of {dict(zip(self.dims, self.shape))}",
+                )
+
+    @property
+    def size(self) -> int:
+        """Number of points."""
+        return math.prod(self.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    @property
+    def is_complex(self) -> bool:
+        """Whether the field is complex."""
+        return self.dtype.is_complex
+
+    @property
+    def real_dtype(self) -> torch.dtype:
+        """Dtype of magnitudes, variances and noise levels on this grid."""
+        return self.dtype.to_real()
+
+    def with_dtype(self, dtype: torch.dtype) -> Grid:
+        """The same grid for values of another dtype."""
+        return replace(self, dtype=dtype)
+
+    @classmethod
+    def from_dataarray(cls, array: xr.DataArray) -> Grid:
+        """Grid of a DataArray: its dims, coords, dtype and ``units`` attribute.
+
+        Integers are refused rather than cast: say what they mean first.
+        """
+        try:
+            dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+        except TypeError:
+            dtype = torch.bool
+        if not (dtype.is_floating_point or dtype.is_complex):
+            raise DTypeError(
+                f"variable {array.name!r} is not a floating-point field",
+                got=array.dtype,
+                expected="float or complex values",
+                mend="Convert it with .astype('float32') or .astype('complex64').",
+            )
+        coords = {
+            str(d): np.asarray(array.coords[d].values) for d in array.dims if d in array.coords
+        }
+        dims = tuple(str(d) for d in array.dims)
+        return cls(dims, array.shape, dtype, coords, str(array.attrs.get("units", "1")))
+
+    def to_tensor(self, array: xr.DataArray, *, name: str = "the variable") -> Tensor:
+        """Values of a DataArray on this grid, as a tensor ``(*shape)``, axes put in order.
+
+        Raises:
+            ShapeError: dims, sizes or coordinates that are not this grid's.
+            DTypeError: real values for a complex grid or the reverse.
+            NonFiniteError: NaN or Inf among the values.
+        """
+        if set(map(str, array.dims)) != set(self.dims):
+            raise ShapeError(
+                f"{name} has other dims than the grid",
+                got=dict(zip(array.dims, array.shape)),
+                expected=dict(zip(self.dims, self.shape)),
+                mend="Rename, select or transpose its dims.",
+            )
+        array = array.transpose(*self.dims)
+        if array.shape != self.shape:
+            raise ShapeError(
+                f"{name} has another shape than the grid",
+                got=dict(zip(self.dims, array.shape)),
+                expected=dict(zip(self.dims, self.shape)),
+            )
+        for dim, values in self.coords.items():
+            if dim in array.coords and not np.array_equal(array.coords[dim].values, values):
+                raise ShapeError(
+                    f"coordinate {dim!r} of {name} differs from the grid's",
+                    got=f"{array.coords[dim].values[[0, -1]]} at its ends",
+                    expected=f"{values[[0, -1]]}",
+                    mend="Align or interpolate the data onto the operator's grid.",
+                )
+        if np.iscomplexobj(array.values) != self.is_complex:
+            raise DTypeError(
+                f"{name} is {'complex' if np.iscomplexobj(array.values) else 'real'}",
+                got=array.dtype,
+                expected=str(self.dtype),
+                mend="Convert it explicitly with .astype, or take .real or abs().",
+            )
+        tensor = torch.from_numpy(np.array(array.values, order="C")).to(self.dtype)
+        if not torch.isfinite(tensor).all():
+            n_bad = int((~torch.isfinite(tensor)).sum())
+            raise NonFiniteError(
+                f"{name} holds NaN or Inf",
+                got=f"{n_bad} of {self.size} values",
+                expected="finite values",
+                mend="Mask, fill or repair them first; nothing is dropped silently.",
+            )
+        return tensor
+
+    def to_dataarray(
+        self,
+        values: Tensor,
+        name: str,
+        *,
+        leading: Mapping[str, Sequence[int] | np.ndarray] | None = None,
+        attrs: Mapping[str, object] | None = None,
+    ) -> xr.DataArray:
+        """A tensor ``(*leading, *shape)`` as a DataArray with this grid's labels."""
+        import xarray as xr
+
+        leading = dict(leading or {})
+        coords = {**leading, **self.coords}
+        return xr.DataArray(
+            values.detach().cpu().numpy(),
+            dims=(*leading, *self.dims),
+            coords={d: (d, np.asarray(v)) for d, v in coords.items()},
+            name=name,
+            attrs={"units": self.units, **(attrs or {})},
+        )
+
+    def check(self, x: Tensor, *, name: str = "input") -> None:
+        """Raise ShapeError unless ``x`` is ``(batch, *shape)``, DTypeError if of another kind."""
+        if x.ndim != self.ndim + 1 or tuple(x.shape[1:]) != self.shape:
+            raise ShapeError(
+                f"{name} does not lie on the grid {self.dims}",
+                got=f"shape {tuple(x.shape)}",
+                expected=f"(batch, {', '.join(map(str, self.shape))})",
+            )
+        if x.is_complex() != self.is_complex:
+            raise DTypeError(f"{name} is of another kind", got=x.dtype, expected=self.dtype)

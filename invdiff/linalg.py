@@ -1,0 +1,123 @@
+"""Krylov methods batched over the first axis, for real or complex, Hermitian operators.
+
+Members are solved side by side and independently: one that has converged is frozen, so its result
+does not depend on the company it keeps. Inner products are ``Re <a, b>``, which also covers
+operators on complex fields that are only real-linear (Jacobians of networks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+__all__ = ["Solution", "conjugate_gradient", "lanczos"]
+
+Apply = Callable[[Tensor], Tensor]
+
+
+class Solution(NamedTuple):
+    """Result of a solve: ``x``, iterations done, final ``|r|_M / |b|_M``, ``(batch,)``."""
+
+    x: Tensor
+    iterations: int
+    residual: Tensor
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """``Re <a, b>`` of each member, shaped to broadcast over its field."""
+    if a.is_complex():
+        a, b = torch.view_as_real(a), torch.view_as_real(b)
+        return (a * b).flatten(1).sum(1).reshape(-1, *(1,) * (a.ndim - 2))
+    return (a * b).flatten(1).sum(1).reshape(-1, *(1,) * (a.ndim - 1))
+
+
+def conjugate_gradient(
+    apply: Apply,
+    b: Tensor,
+    *,
+    precondition: Apply | None = None,
+    rtol: float = 1e-5,
+    atol: float = 0.0,
+    max_iterations: int = 100,
+) -> Solution:
+    """Solve ``K x = b`` for a Hermitian positive-definite ``K`` (Hestenes & Stiefel 1952).
+
+    The residual ``r`` is measured by ``|r|_M = sqrt(<r, M r>)`` with the preconditioner ``M``
+    (plainly without one): an estimate of the error's energy ``<r, K^-1 r>``.
+
+    Args:
+        apply: ``K``, on ``(batch, *)``.
+        b: right-hand sides ``(batch, *)``.
+        precondition: an approximation of ``K^-1``, Hermitian positive definite.
+        rtol: stop a member when ``|r|_M <= rtol |b|_M``,
+        atol: or when ``|r|_M <= atol``.
+        max_iterations: stop all.
+    """
+    x = torch.zeros_like(b)
+    r = b
+    z = precondition(r) if precondition else r
+    p, rho = z, _dot(r, z)
+    start = rho
+    bound = (rtol**2 * start).clamp_min(atol**2)
+    iterations = 0
+    while iterations < max_iterations:
+        active = rho > bound
+        if not bool(active.any()):
+            break
+        q = apply(p)
+        curvature = _dot(p, q)
+        step = torch.where(active, rho / torch.where(active, curvature, 1), 0)
+        x = x + step * p
+        r = r - step * q
+        z = precondition(r) if precondition else r
+        rho_next = _dot(r, z)
+        p = z + torch.where(active, rho_next / torch.where(active, rho, 1), 0) * p
+        rho = rho_next
+        iterations += 1
+    residual = (rho / start.clamp_min(torch.finfo(rho.dtype).tiny)).sqrt().flatten()
+    return Solution(x, iterations, residual)
+
+
+def lanczos(
+    apply: Apply, v: Tensor, function: Callable[[Tensor], Tensor], *, iterations: int
+) -> Tensor:
+    """``f(K) v`` for a Hermitian ``K`` by Lanczos with full reorthogonalisation.
+
+    ``f(K) v ~ |v| V f(T) e_1`` with ``T = V^H K V`` tridiagonal (Druskin & Knizhnerman 1989).
+
+    Args:
+        apply: ``K``.
+        v: ``(batch, *)``.
+        function: applied to the eigenvalues of ``T``, ``(batch, k)``.
+        iterations: size of the Krylov space.
+    """
+    norm = _dot(v, v).sqrt()
+    tiny = torch.finfo(norm.dtype).tiny
+    basis = [v / norm.clamp_min(tiny)]
+    diagonal, off = [], []
+    for k in range(iterations):
+        w = apply(basis[-1])
+        diagonal.append(_dot(basis[-1], w))
+        for _ in range(2):  # twice is enough
+            for q in basis:
+                w = w - _dot(q, w) * q
+        beta = _dot(w, w).sqrt()
+        if k + 1 == iterations:
+            break
+        # A member whose Krylov space is exhausted continues with a null vector: beta is 0 there.
+        exhausted = beta <= 1e3 * torch.finfo(beta.dtype).eps * diagonal[0].abs().clamp_min(tiny)
+        off.append(torch.where(exhausted, 0, beta))
+        basis.append(torch.where(exhausted, 0, w / beta.clamp_min(tiny)))
+    tridiagonal = torch.diag_embed(torch.stack([d.flatten() for d in diagonal], -1))
+    if off:
+        side = torch.stack([o.flatten() for o in off], -1)
+        tridiagonal = tridiagonal + torch.diag_embed(side, 1) + torch.diag_embed(side, -1)
+    values, vectors = torch.linalg.eigh(tridiagonal)
+    weights = (vectors * function(values)[:, None, :]) @ vectors[:, 0, :, None]
+    shape = norm.shape
+    return norm * sum(
+        (weights[:, k].reshape(shape) * q for k, q in enumerate(basis)), torch.zeros_like(v)
+    )

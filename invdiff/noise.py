@@ -1,0 +1,137 @@
+"""NoiseField: all randomness of invdiff, as a pure function of where it is used.
+
+The value at a grid point depends on ``(seed, realization, step, stream, global position)`` and on
+nothing else: no stored generator, so members do not depend on batching, chunking, order or resume,
+and tiles with halos see the same noise in their overlap. Blocks of fixed size are filled from a
+Philox counter (Salmon et al. 2011, doi 10.1145/2063384.2063405) placed by that tuple.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.grid import Grid
+
+__all__ = ["NoiseField", "StepNoise"]
+
+_BLOCK = 64  # edge of a block in the last two axes; part of the definition of the noise
+
+
+@dataclass(frozen=True)
+class NoiseField:
+    """Standard normal noise addressed by ``(realization, step, stream, position)``.
+
+    Complex noise is circular: ``E|eps|^2 = 1``, half of it in each part.
+
+    Args:
+        seed: any integer in ``[0, 2**64)``.
+
+    Raises:
+        InputError: a seed outside that range.
+    """
+
+    seed: int
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.seed < 2**64:
+            raise InputError("seed out of range", got=self.seed, expected="0 <= seed < 2**64")
+
+    def __call__(
+        self,
+        grid: Grid,
+        realizations: Sequence[int],
+        step: int,
+        *,
+        stream: int = 0,
+        window: tuple[slice, ...] | None = None,
+    ) -> Tensor:
+        """Noise on ``grid``, or on a window of it.
+
+        Args:
+            grid: gives shape and dtype.
+            realizations: members to draw for; each is independent of the others.
+            step: sampler step the noise belongs to; -1 for the initial draw.
+            stream: tells apart several fields drawn in one step.
+            window: one slice an axis; the values equal those of the full field there.
+
+        Returns:
+            ``(len(realizations), *window shape)`` on the CPU.
+        """
+        window = window or tuple(slice(0, n) for n in grid.shape)
+        parts = 2 if grid.is_complex else 1
+        shape = tuple(w.stop - w.start for w in window)
+        out = np.empty((len(realizations), *shape, parts), np.float32)
+
+        def fill(i: int) -> None:
+            self._fill(out[i], grid, window, key=(realizations[i], step % 2**32, stream))
+
+        # numpy fills without the interpreter lock, so members are filled side by side.
+        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
+            list(pool.map(fill, range(len(realizations))))
+        noise = torch.from_numpy(out).to(grid.real_dtype)
+        return torch.view_as_complex(noise * 0.5**0.5) if grid.is_complex else noise[..., 0]
+
+    def _fill(
+        self,
+        out: np.ndarray,
+        grid: Grid,
+        window: tuple[slice, ...],
+        *,
+        key: tuple[int, int, int],
+    ) -> None:
+        """Copy into ``out`` the overlap of each block with the window."""
+        realization, step, stream = key
+        n_lead = max(grid.ndim - 2, 0)
+        tiled = window[n_lead:]
+        for lead in itertools.product(*(range(w.start, w.stop) for w in window[:n_lead])):
+            plane = int(np.ravel_multi_index(lead, grid.shape[:n_lead])) if lead else 0
+            target = out[tuple(i - w.start for i, w in zip(lead, window))]
+            blocks = (range(w.start // _BLOCK, (w.stop - 1) // _BLOCK + 1) for w in tiled)
+            for block in itertools.product(*blocks):
+                row, column = block if len(block) == 2 else (0, block[0])
+                counter = [0, step << 32 | stream, row << 32 | column, plane]
+                generator = np.random.Generator(
+                    np.random.Philox(key=[self.seed, realization], counter=counter)
+                )
+                values = generator.standard_normal(
+                    (_BLOCK,) * len(block) + (out.shape[-1],), np.float32
+                )
+                source, place = [], []
+                for b, w in zip(block, tiled):
+                    lo, hi = max(w.start, b * _BLOCK), min(w.stop, (b + 1) * _BLOCK)
+                    source.append(slice(lo - b * _BLOCK, hi - b * _BLOCK))
+                    place.append(slice(lo - w.start, hi - w.start))
+                target[tuple(place)] = values[tuple(source)]
+
+    def at(self, realizations: Sequence[int], step: int, device: torch.device) -> StepNoise:
+        """The noise of one step for some members: what a sampler hands to a model."""
+        return StepNoise(self, tuple(realizations), step, device)
+
+    def initial(self, realizations: Sequence[int], device: torch.device) -> StepNoise:
+        """The noise of the first draw, before any step."""
+        return self.at(realizations, -1, device)
+
+
+@dataclass(frozen=True)
+class StepNoise:
+    """Noise of one step for some members, by grid and stream.
+
+    Streams 0 and 1 are the sampler's (diffusion and clean field); ``2 + i`` is term ``i``'s data.
+    """
+
+    field: NoiseField
+    realizations: tuple[int, ...]
+    step: int
+    device: torch.device
+
+    def __call__(self, grid: Grid, stream: int) -> Tensor:
+        """Noise ``(len(realizations), *grid.shape)`` of one stream."""
+        return self.field(grid, self.realizations, self.step, stream=stream).to(self.device)
