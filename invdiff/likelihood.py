@@ -1,0 +1,184 @@
+r"""Likelihoods: how well a field explains data.
+
+``Gaussian`` is ``y = A(x) + n`` with ``n ~ N(0, Sigma)``. Everything downstream sees it whitened:
+``W = Sigma^(-1/2)`` turns data and operator into ones with unit noise. For complex data the noise
+is circular and ``Sigma = E[n n^H]``, so that a standard deviation ``s`` means ``E|n|^2 = s^2``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from invdiff.errors import NoiseLevelError, NonFiniteError, ShapeError, UnsupportedError
+from invdiff.protocols import LinearOperator, Operator
+
+__all__ = ["AxisCovariance", "Gaussian", "NoiseModel"]
+
+
+@dataclass(frozen=True, eq=False)
+class AxisCovariance:
+    """Noise that is correlated along one axis of the data, such as between coils.
+
+    Args:
+        matrix: ``(n, n)`` Hermitian positive-definite ``E[n n^H]``.
+        dim: name of the axis in the operator's range.
+    """
+
+    matrix: Tensor = field(repr=False)
+    dim: str = "coil"
+
+
+NoiseModel = float | Tensor | AxisCovariance | Callable[[Tensor], Tensor]
+"""Noise standard deviation (a number, or a tensor that broadcasts to the data), a covariance along
+one axis, or a callable that applies the Hermitian ``W = Sigma^(-1/2)`` to ``(batch, *data)``."""
+
+
+class Gaussian:
+    r"""``log p(y | x) = -|W (y - A x)|^2 / 2`` (without the 1/2 for complex data) + const.
+
+    Args:
+        y: data ``(*operator.range.shape)``.
+        operator: linear, or any differentiable one.
+        noise: see :data:`NoiseModel`; in the units of ``y``.
+
+    Raises:
+        ShapeError: data that do not lie on the operator's range.
+        NonFiniteError: NaN or Inf in the data.
+        NoiseLevelError: a noise level that is not finite and positive.
+    """
+
+    def __init__(self, y: Tensor, operator: Operator, noise: NoiseModel) -> None:
+        operator.range.check(y[None], name="data")
+        if not torch.isfinite(y).all():
+            raise NonFiniteError(
+                "data hold NaN or Inf", expected="finite values", mend="Mask them."
+            )
+        self.y, self.operator, self.noise = y, operator, noise
+        self._whiten, self._whiten_adjoint = _whitening(noise, operator, like=y)
+
+    def __repr__(self) -> str:
+        """Operator and noise."""
+        noise = self.noise if isinstance(self.noise, float | AxisCovariance) else "..."
+        return f"Gaussian(y, {self.operator!r}, noise={noise!r})"
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the operator is linear."""
+        return isinstance(self.operator, LinearOperator)
+
+    def log_prob(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Log-likelihood of each member at the clean field ``x_0``, ``(batch,)``."""
+        return -self._squares(x_0) * (1.0 if self.y.is_complex() else 0.5)
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """``|W (y - A x)|^2 / n_data``, ``(batch,)``: 1 in expectation over posterior and data."""
+        return self._squares(x) / self.operator.n_data
+
+    def residual(self, x: Tensor) -> Tensor:
+        """``W (y - A x)``."""
+        return self._whiten(self.y - self.operator(x))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``W A x``."""
+        return self._whiten(self.operator(x))
+
+    def pullback(self, r: Tensor) -> Tensor:
+        """``A^H W^H r``, for linear operators."""
+        return self._linear.adjoint(self._whiten_adjoint(r))
+
+    def precision(self, x: Tensor) -> Tensor:
+        """``A^H Sigma^(-1) A x``, for linear operators."""
+        if isinstance(self.noise, float):
+            return self._linear.gram(x) / self.noise**2
+        return self.pullback(self.forward(x))
+
+    @property
+    def precision_spectrum(self) -> Tensor | None:
+        """Diagonal of the precision in the domain's DFT: exact for scalar noise, else a guide."""
+        spectrum = self._linear.gram_spectrum
+        if spectrum is None or isinstance(self.noise, float):
+            return None if spectrum is None else spectrum / float(self.noise) ** 2  # type: ignore[arg-type]
+        unit = self._whiten(torch.ones_like(self.y)[None])
+        return spectrum * float(unit.abs().square().mean())
+
+    @property
+    def is_circulant(self) -> bool:
+        """Whether the precision is ``precision_spectrum`` in the DFT and nothing else."""
+        return isinstance(self.noise, float) and self._linear.is_circulant
+
+    @property
+    def _linear(self) -> LinearOperator:
+        if not isinstance(self.operator, LinearOperator):
+            raise UnsupportedError(
+                "this needs a linear operator", got=self.operator, expected="adjoint and gram"
+            )
+        return self.operator
+
+    def _squares(self, x: Tensor) -> Tensor:
+        return self.residual(x).abs().square().flatten(1).sum(1)
+
+
+_Map = Callable[[Tensor], Tensor]
+
+
+def _whitening(noise: NoiseModel, operator: Operator, *, like: Tensor) -> tuple[_Map, _Map]:
+    """``W`` and ``W^H``."""
+    if isinstance(noise, AxisCovariance):
+        return _axis_whitening(noise, operator, like=like)
+    if callable(noise):
+        return noise, noise
+    std = torch.as_tensor(noise, dtype=like.dtype.to_real(), device=like.device)
+    if not (torch.isfinite(std) & (std > 0)).all():
+        raise NoiseLevelError(
+            "noise level is not positive",
+            got=noise if std.ndim == 0 else f"minimum {float(std.min())}",
+            expected="a finite standard deviation > 0, in the units of the data",
+            mend="Estimate it, for k-space with invdiff.operators.mri.estimate_noise_std.",
+        )
+    try:
+        torch.broadcast_shapes(std.shape, like.shape)
+    except RuntimeError as error:
+        raise ShapeError(
+            "noise levels do not broadcast to the data",
+            got=tuple(std.shape),
+            expected=tuple(like.shape),
+        ) from error
+
+    def divide(r: Tensor) -> Tensor:
+        return r / std
+
+    return divide, divide
+
+
+def _axis_whitening(
+    noise: AxisCovariance, operator: Operator, *, like: Tensor
+) -> tuple[_Map, _Map]:
+    grid = operator.range
+    if noise.dim not in grid.dims:
+        raise ShapeError("no such axis in the data", got=noise.dim, expected=grid.dims)
+    axis = grid.dims.index(noise.dim) + 1
+    n = grid.shape[axis - 1]
+    if tuple(noise.matrix.shape) != (n, n):
+        raise ShapeError(
+            f"noise covariance of {noise.dim!r}", got=tuple(noise.matrix.shape), expected=(n, n)
+        )
+    factor, info = torch.linalg.cholesky_ex(noise.matrix.to(like.device, like.dtype))
+    if int(info) != 0 or not torch.isfinite(factor).all():
+        raise NoiseLevelError(
+            "noise covariance is not positive definite",
+            got=f"eigenvalues {torch.linalg.eigvalsh(noise.matrix).tolist()}",
+            expected="all > 0",
+        )
+    inverse = torch.linalg.inv(factor)
+
+    def along(matrix: Tensor) -> _Map:
+        def apply(r: Tensor) -> Tensor:
+            return torch.einsum("ij,j...->i...", matrix, r.movedim(axis, 0)).movedim(0, axis)
+
+        return apply
+
+    return along(inverse), along(inverse.mH)

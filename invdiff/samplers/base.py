@@ -1,0 +1,131 @@
+"""State of a run, and what the samplers of one member at a time share.
+
+Samplers walk ``z = x_t / alpha_t``, whose noise level is the ratio ``r = sigma / alpha``; so a
+method is written once for all schedules.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar, NamedTuple
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.noise import NoiseField, StepNoise
+from invdiff.protocols import Prior
+
+__all__ = ["RatioSampler", "SamplerState", "Walk", "load_state", "save_state"]
+
+
+class SamplerState(NamedTuple):
+    """All that a run needs to go on.
+
+    ``x`` is ``x_t`` of the members, ``step`` the number of steps done, ``memory`` what a multistep
+    method remembers. Noise is addressed by step, so no generator is stored.
+    """
+
+    x: Tensor
+    step: int
+    realizations: tuple[int, ...]
+    memory: tuple[Tensor, ...] = ()
+
+
+class Walk(NamedTuple):
+    """One step from time ``t`` to ``s`` in terms of the ratio."""
+
+    t: Tensor
+    z: Tensor
+    ratio_t: float
+    ratio_s: float
+    alpha_t: float
+    alpha_s: float
+    s: Tensor
+
+
+@dataclass(frozen=True)
+class RatioSampler(ABC):
+    """A sampler that treats members independently.
+
+    Args:
+        steps: number of steps; the times come from the model's schedule.
+
+    Raises:
+        InputError: fewer than one step.
+    """
+
+    steps: int
+    order: ClassVar[int] = 1
+    couples_members: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise InputError("too few steps", got=f"steps={self.steps}", expected="steps >= 1")
+
+    def init(
+        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+    ) -> SamplerState:
+        """``x_T = sigma_T eps``: the field itself is negligible at the largest ratio."""
+        t = model.schedule.timesteps(self.steps)[0]
+        eps = noise.initial(realizations, device)(model.grid, 0)
+        return SamplerState(float(model.schedule.sigma(t)) * eps, 0, tuple(realizations))
+
+    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+        """One step; pure."""
+        schedule = model.schedule
+        t, s = schedule.timesteps(self.steps)[state.step : state.step + 2]
+        alpha_t, alpha_s = float(schedule.alpha(t)), float(schedule.alpha(s))
+        walk = Walk(
+            t,
+            state.x / alpha_t,
+            float(schedule.ratio(t)),
+            float(schedule.ratio(s)),
+            alpha_t,
+            alpha_s,
+            s,
+        )
+        draws = noise.at(state.realizations, state.step, state.x.device)
+        z, memory = self.advance(model, walk, draws, state=state)
+        return SamplerState(alpha_s * z, state.step + 1, state.realizations, memory)
+
+    @abstractmethod
+    def advance(
+        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """``z`` at the end of the step, and the new memory."""
+
+
+def save_state(state: SamplerState, path: Path) -> None:
+    """Store a state as safetensors; :func:`load_state` gives it back bit for bit."""
+    tensors = {"x": state.x} | {f"memory.{i}": m for i, m in enumerate(state.memory)}
+    # Complex tensors are stored as pairs of reals, which every safetensors version reads.
+    stored = {
+        f"{name}.complex" if value.is_complex() else name: (
+            torch.view_as_real(value) if value.is_complex() else value
+        )
+        .contiguous()
+        .cpu()
+        for name, value in tensors.items()
+    }
+    metadata = {"step": str(state.step), "realizations": " ".join(map(str, state.realizations))}
+    save_file(stored, path, metadata)
+
+
+def load_state(path: Path, *, device: str | torch.device = "cpu") -> SamplerState:
+    """Read a state stored by :func:`save_state`."""
+    tensors: dict[str, Tensor] = {}
+    with safe_open(path, framework="pt", device=str(device)) as file:
+        metadata = file.metadata()
+        for name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
+            value = file.get_tensor(name)
+            key = name.removesuffix(".complex")
+            tensors[key] = value if key == name else torch.view_as_complex(value)
+    memory = tuple(tensors[f"memory.{i}"] for i in range(len(tensors) - 1))
+    realizations = tuple(map(int, metadata["realizations"].split()))
+    return SamplerState(tensors["x"], int(metadata["step"]), realizations, memory)

@@ -1,0 +1,104 @@
+"""Run any sampler: as a stream of states, or to the end for an ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from invdiff.errors import DivergedError, InputError
+from invdiff.noise import NoiseField
+from invdiff.protocols import Prior
+from invdiff.samplers.base import RatioSampler, SamplerState
+
+__all__ = ["iterate", "sample"]
+
+
+def iterate(
+    model: Prior,
+    sampler: RatioSampler,
+    *,
+    realizations: Sequence[int],
+    seed: int,
+    state: SamplerState | None = None,
+    device: str | torch.device = "cpu",
+) -> Iterator[SamplerState]:
+    """Yield the state after each step, of all ``realizations`` in one batch.
+
+    Args:
+        model: a prior or posterior.
+        sampler: any sampler.
+        realizations: numbers of the members; a member's noise depends on its own number alone.
+        seed: of the noise.
+        state: continue from here, as an uninterrupted run would have, bit for bit.
+        device: where to compute.
+
+    Raises:
+        InputError: a state of other members.
+        DivergedError: the state is no longer finite.
+    """
+    noise, device = NoiseField(seed), torch.device(device)
+    realizations = tuple(realizations)
+    if state is not None and state.realizations != realizations:
+        raise InputError(
+            "the state belongs to other members", got=state.realizations, expected=realizations
+        )
+    mode = torch.no_grad if model.needs_grad else torch.inference_mode
+    with mode():
+        state = state or sampler.init(model, noise, realizations, device=device)
+    while state.step < sampler.steps:
+        with mode():  # entered anew, so that the caller's code between states is not in it
+            state = sampler.step(model, noise, state)
+        if not torch.isfinite(state.x).all():
+            raise DivergedError(
+                f"{sampler!r} left the finite numbers",
+                got=f"NaN or Inf after step {state.step} of members {realizations}",
+                mend="Take more steps, weaken the guidance, or check the noise level.",
+            )
+        yield state
+
+
+def sample(
+    model: Prior,
+    sampler: RatioSampler,
+    *,
+    realizations: int | Sequence[int],
+    seed: int,
+    batch_size: int = 8,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Tensor:
+    """Draw an ensemble ``(n, *model.grid.shape)``, in batches of fixed size.
+
+    Args:
+        model: a prior or posterior.
+        sampler: any sampler.
+        realizations: how many, or the numbers of the members.
+        seed: of the noise.
+        batch_size: members a network call. Members do not depend on it but for the rounding of
+            the network; at equal ``batch_size`` they are equal bit for bit.
+        device: where to compute; the result stays there.
+        progress: show a progress bar.
+
+    Raises:
+        InputError: no members, or a batch size below one.
+    """
+    members = list(range(realizations)) if isinstance(realizations, int) else list(realizations)
+    if not members or batch_size < 1:
+        raise InputError(
+            "nothing to draw",
+            got=f"realizations={realizations}, batch_size={batch_size}",
+            expected="both >= 1",
+        )
+    drawn = []
+    with tqdm(total=len(members) * sampler.steps, disable=not progress, unit="step") as bar:
+        for start in range(0, len(members), batch_size):
+            wanted = members[start : start + batch_size]
+            # A short last batch is filled up: the network's rounding depends on the batch's size.
+            filled = wanted + wanted[-1:] * (batch_size - len(wanted)) if start else wanted
+            for state in iterate(model, sampler, realizations=filled, seed=seed, device=device):
+                bar.update(len(wanted))
+            drawn.append(state.x[: len(wanted)])
+    return torch.cat(drawn)
