@@ -1,0 +1,351 @@
+"""Synthetic T1-like complex brain slices drawn from label maps with randomised contrast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from invdiff.errors import InputError
+
+__all__ = ["BrainGenerator", "LabelMaps"]
+
+Floats = NDArray[np.float32]
+Range = tuple[float, float]
+
+# FreeSurfer: right-hemisphere id -> left-hemisphere id, so that both sides share one intensity.
+_RIGHT_TO_LEFT = {
+    41: 2, 42: 3, 43: 4, 44: 5, 46: 7, 47: 8, 49: 10, 50: 11, 51: 12, 52: 13,
+    53: 17, 54: 18, 58: 26, 60: 28, 62: 30, 163: 136, 164: 137,
+}  # fmt: skip
+_FLUID = frozenset({4, 5, 14, 15, 24, 72})
+_OUTER_CSF = 24
+_FIRST_OUTER_ID = 500
+_BONE = 515
+# Position of each tissue between cortex (0) and white matter (1) on the T1 intensity axis.
+_WHITENESS = {
+    2: 1.0, 3: 0.0, 7: 0.95, 8: 0.0, 10: 0.55, 11: 0.15, 12: 0.3, 13: 0.7, 16: 0.8,
+    17: 0.0, 18: 0.0, 25: 0.3, 26: 0.15, 28: 0.7, 85: 0.6,
+    136: 0.3, 137: 0.3,
+}  # fmt: skip
+# Outside the brain: other soft tissue (fat, muscle), skin, spongy bone, eyes, veins.
+_OUTER_RANGES: dict[int, Range] = {
+    507: (0.45, 1.0), 511: (0.4, 0.9), 516: (0.3, 0.9), 506: (0.1, 0.35), 514: (0.1, 0.5),
+}  # fmt: skip
+_MM_PER_UNIT = 112.0
+
+
+@lru_cache(maxsize=256)
+def _spline_basis(n: int, spacing: int) -> Floats:
+    """Cubic B-spline basis, shape (n, n_knots), knots every `spacing` of the n samples."""
+    n_knots = n // spacing + 4
+    t = np.abs(np.arange(n)[:, None] / spacing + 1 - np.arange(n_knots)[None, :])
+    near = 2 / 3 - t**2 + t**3 / 2
+    far = np.clip(2 - t, 0, None) ** 3 / 6
+    return np.where(t < 1, near, far).astype(np.float32)
+
+
+def _smooth_field(rng: np.random.Generator, shape: tuple[int, int], spacing: int) -> Floats:
+    """Gaussian field of about unit std, smooth over `spacing` samples, shape `shape`."""
+    rows, cols = _spline_basis(shape[0], spacing), _spline_basis(shape[1], spacing)
+    knots = rng.standard_normal((rows.shape[1], cols.shape[1]), dtype=np.float32)
+    # 151/315 = integral of B(t)^2 is the variance lost per axis, hence the std lost over two.
+    return np.asarray(rows @ knots @ cols.T / np.float32(151 / 315), np.float32)
+
+
+def _sample_halved(tissue: Floats, rows: Floats, cols: Floats) -> Floats:
+    """Bilinear samples of tissue (h, w, c) at rows, cols (2m, 2n), averaged to (m, n, c).
+
+    Interpolating intensities rather than picking labels is what gives partial volume.
+    """
+    h, w, n_channels = tissue.shape
+    # Beyond the slice lies air: one zero pixel on each side.
+    flat = np.pad(tissue, ((1, 1), (1, 1), (0, 0))).reshape(-1, n_channels)
+    rows, cols = np.clip(rows + 1, 0, h + 0.999), np.clip(cols + 1, 0, w + 0.999)
+    i, j = rows.astype(np.int32), cols.astype(np.int32)
+    v, u = (rows - i)[..., None], (cols - j)[..., None]
+    corner = i * (w + 2) + j
+    top = flat[corner] * (1 - u) + flat[corner + 1] * u
+    bottom = flat[corner + w + 2] * (1 - u) + flat[corner + w + 3] * u
+    fine = top * (1 - v) + bottom * v
+    total = fine[::2, ::2] + fine[1::2, ::2] + fine[::2, 1::2] + fine[1::2, 1::2]
+    return np.asarray(total / 4, np.float32)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelMaps:
+    """Label slices: labels (n, h, w) uint8 indices into lut (k,) of FreeSurfer ids; subject (n,).
+
+    Axial slices with left-right along the rows and anterior at the last column, 1 mm pixels.
+
+    Raises InputError when shapes disagree or a label has no entry in the lut.
+    """
+
+    labels: NDArray[np.uint8]
+    lut: NDArray[np.integer[Any]]
+    subject: NDArray[np.integer[Any]]
+
+    def __post_init__(self) -> None:
+        labels, lut, subject = self.labels, self.lut, self.subject
+        if labels.ndim != 3 or labels.dtype != np.uint8 or labels.size == 0:
+            raise InputError(
+                "labels",
+                got=f"{labels.dtype} of shape {labels.shape}",
+                expected="non-empty uint8 of shape (n, h, w)",
+                mend="stack the slices along the first axis and index them into the lut",
+            )
+        if lut.ndim != 1 or not np.issubdtype(lut.dtype, np.integer) or labels.max() >= lut.size:
+            raise InputError(
+                "lut",
+                got=f"{lut.dtype} of shape {lut.shape} for labels up to {labels.max()}",
+                expected="integer ids of shape (k,), k above the largest label",
+                mend="list one FreeSurfer id per label index",
+            )
+        if subject.shape != labels.shape[:1]:
+            raise InputError(
+                "subject",
+                got=f"shape {subject.shape}",
+                expected=f"shape {labels.shape[:1]}",
+                mend="give one subject number per slice",
+            )
+
+    def __repr__(self) -> str:
+        n, h, w = self.labels.shape
+        n_subjects = np.unique(self.subject).size
+        return f"LabelMaps({n} slices of {h}x{w}, {self.lut.size} labels, {n_subjects} subjects)"
+
+    @classmethod
+    def load(cls, path: str | Path) -> LabelMaps:
+        """Read an .npz holding `labels`, `lut` and `subject`.
+
+        Raises:
+            InputError: an array is missing from the file.
+        """
+        with np.load(path) as archive:
+            missing = {"labels", "lut", "subject"} - set(archive.files)
+            if missing:
+                raise InputError(
+                    f"label file {path}",
+                    got=f"arrays {sorted(archive.files)}",
+                    expected="arrays labels, lut, subject",
+                    mend=f"save the missing {sorted(missing)} with numpy.savez",
+                )
+            return cls(archive["labels"], archive["lut"], archive["subject"])
+
+    def of_subjects(self, ids: Iterable[int]) -> LabelMaps:
+        """Slices of the given subjects only.
+
+        Raises:
+            InputError: a subject has no slice.
+        """
+        wanted = sorted(set(ids))
+        present = sorted(set(self.subject.tolist()))
+        if not wanted or not set(wanted) <= set(present):
+            raise InputError(
+                "subject ids", got=wanted, expected=f"some of {present}", mend="choose among these"
+            )
+        chosen = np.isin(self.subject, wanted)
+        return LabelMaps(self.labels[chosen], self.lut, self.subject[chosen])
+
+
+@dataclass(frozen=True)
+class BrainGenerator:
+    """Domain-randomised complex slices x = s m(labels) exp(i phase); lengths in pixels of 1 mm.
+
+    Every draw is a function of (seed, index) alone. One quarter turn of the maps puts anterior
+    at the top; (h, w) is the shape after it. Intensities are made on a grid twice as
+    fine and averaged, which gives partial volume at tissue borders. The foreground of an image
+    is |x| > 0.1 max|x|; the 99th percentile of |x| over it is uniform in `scale_range`.
+    Reference: Billot et al., SynthSeg, Medical Image Analysis 86 (2023) 102789.
+
+    Raises InputError when a fraction leaves [0, 1], a range is reversed or a std is negative.
+    """
+
+    maps: LabelMaps
+    quarter_turns: int = 1
+    contrast_random_fraction: float = 0.3
+    skull_strip_fraction: float = 0.5
+    warp_std: Range = (0.5, 2.0)
+    warp_scale: tuple[int, int] = (10, 28)
+    max_rotation: float = 12.0
+    zoom_range: Range = (0.9, 1.1)
+    max_shift: float = 8.0
+    blur_range: Range = (0.0, 0.8)
+    bias_strength: float = 0.25
+    gamma_range: Range = (0.8, 1.25)
+    texture_std: Range = (0.02, 0.04)
+    outer_texture: Range = (0.15, 0.45)
+    phase_strength: float = 2.0
+    flat_phase_fraction: float = 0.25
+    scale_range: Range = (0.8, 1.2)
+    uniform_patch_fraction: float = 0.1
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name.endswith("_fraction") and not 0 <= value <= 1:
+                raise InputError(name, got=value, expected="[0, 1]", mend="give a probability")
+            if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
+                raise InputError(
+                    name, got=value, expected="0 <= low <= high", mend="order the two bounds"
+                )
+            if isinstance(value, float) and value < 0:
+                raise InputError(name, got=value, expected=">= 0", mend="give its absolute value")
+        for name in ("zoom_range", "warp_scale", "gamma_range", "scale_range"):
+            if getattr(self, name)[0] <= 0:
+                raise InputError(
+                    name, got=getattr(self, name), expected="low > 0", mend="raise the lower bound"
+                )
+
+    def image(self, seed: int, index: int) -> NDArray[np.complex64]:
+        """Draw number `index`: complex64 (h, w), nominal magnitude scale 1."""
+        rng = np.random.default_rng((seed, index))
+        magnitude = self._magnitude(rng)
+        foreground = magnitude[magnitude > 0.1 * magnitude.max()]
+        # A slice without any tissue stays zero: there is nothing to scale.
+        level = np.percentile(foreground, 99) if foreground.size else 1.0
+        magnitude *= np.float32(rng.uniform(*self.scale_range) / level)
+        phase = self._phase(rng, magnitude.shape)
+        return np.asarray(magnitude * np.exp(1j * phase), np.complex64)
+
+    def patches(
+        self, seed: int, index: int, size: int, *, n: int = 1
+    ) -> tuple[NDArray[np.complex64], Floats]:
+        """`n` crops of one image: complex64 (n, size, size), positions (n, 2, size, size).
+
+        position = (row - (h-1)/2, col - (w-1)/2) / 112. Most crops hold at least one foreground
+        pixel, a share `uniform_patch_fraction` lies anywhere; outside the image is 0.
+
+        Raises:
+            InputError: size or n below 1.
+        """
+        if size < 1 or n < 1:
+            raise InputError(
+                "size and n", got=(size, n), expected="both >= 1", mend="ask for one pixel or more"
+            )
+        image = self.image(seed, index)
+        rng = np.random.default_rng((seed, index, size, n))
+        corners = self._corners(rng, image, size, n)
+        padded = np.pad(image, size)
+        steps = np.arange(size)
+        rows = corners[:, :1] + steps
+        cols = corners[:, 1:] + steps
+        crops = padded[(rows + size)[:, :, None], (cols + size)[:, None, :]]
+        h, w = image.shape
+        position = np.empty((n, 2, size, size), np.float32)
+        position[:, 0] = ((rows - (h - 1) / 2) / _MM_PER_UNIT)[:, :, None]
+        position[:, 1] = ((cols - (w - 1) / 2) / _MM_PER_UNIT)[:, None, :]
+        return crops, position
+
+    def _corners(
+        self, rng: np.random.Generator, image: NDArray[np.complex64], size: int, n: int
+    ) -> NDArray[np.int64]:
+        """First row and column of each crop, (n, 2), from -size + 1 up to h - 1, w - 1."""
+        h, w = image.shape
+        magnitude = np.abs(image)
+        inside = np.argwhere(magnitude > 0.1 * magnitude.max())
+        anywhere = rng.integers(-(size // 2), [h - size // 2, w - size // 2], size=(n, 2))
+        uniform = rng.random(n) < self.uniform_patch_fraction
+        if not len(inside):
+            return anywhere
+        held = inside[rng.integers(len(inside), size=n)] - rng.integers(size, size=(n, 2))
+        return np.where(uniform[:, None], anywhere, held)
+
+    def _kept(self, rng: np.random.Generator, ids: NDArray[np.integer[Any]]) -> NDArray[np.bool_]:
+        """Mask (h, w) of the pixels with tissue: the head, or the brain when skull-stripped."""
+        if rng.random() >= self.skull_strip_fraction:
+            return ids > 0
+        brain = (ids > 0) & (ids < _FIRST_OUTER_ID)
+        variety = rng.integers(3)
+        if variety:
+            # Brain extraction tools differ in how much of the outer fluid they keep.
+            brain &= ids != _OUTER_CSF
+            brain = ndimage.binary_closing(brain, iterations=2)
+        if variety == 2:
+            brain = ndimage.binary_dilation(brain, iterations=int(rng.integers(1, 4)))
+        return np.asarray(ndimage.binary_fill_holes(brain), np.bool_)
+
+    def _coordinates(self, rng: np.random.Generator, h: int, w: int) -> tuple[Floats, Floats]:
+        """Where each fine pixel (2h, 2w) comes from: flip, rotation, zoom, shift and bend."""
+        angle = np.deg2rad(rng.uniform(-self.max_rotation, self.max_rotation))
+        zoom = rng.uniform(*self.zoom_range) * rng.uniform(0.97, 1.03, size=2)
+        left_right = rng.choice([-1.0, 1.0])
+        shift = rng.uniform(-self.max_shift, self.max_shift, size=2)
+        y = ((np.arange(2 * h) + 0.5) / 2 - h / 2 - shift[0])[:, None]
+        x = ((np.arange(2 * w) + 0.5) / 2 - w / 2 - shift[1])[None, :]
+        c, s = np.cos(angle), np.sin(angle)
+        rows = (c * y - s * x) / zoom[0] + (h - 1) / 2
+        cols = left_right * (s * y + c * x) / zoom[1] + (w - 1) / 2
+        std = np.float32(rng.uniform(*self.warp_std))
+        spacing = 2 * int(rng.integers(self.warp_scale[0], self.warp_scale[1] + 1))
+        bend_rows = std * _smooth_field(rng, (2 * h, 2 * w), spacing)
+        bend_cols = std * _smooth_field(rng, (2 * h, 2 * w), spacing)
+        return rows.astype(np.float32) + bend_rows, cols.astype(np.float32) + bend_cols
+
+    def _magnitude(self, rng: np.random.Generator) -> Floats:
+        """Magnitude (h, w): tissue, warp, texture, blur, gamma, bias."""
+        labels = self.maps.labels[rng.integers(len(self.maps.labels))]
+        labels = np.rot90(labels, self.quarter_turns)
+        kept = self._kept(rng, self.maps.lut[labels])
+        tissue = self._contrast(rng)[labels] * kept[..., None]
+        shape = (labels.shape[0], labels.shape[1])
+        magnitude, grain, patchiness = np.moveaxis(
+            _sample_halved(tissue, *self._coordinates(rng, *shape)), -1, 0
+        )
+        white = rng.standard_normal(shape, dtype=np.float32)
+        fine = np.float32(0.5) * white + np.float32(0.87) * _smooth_field(rng, shape, 2)
+        spots = _smooth_field(rng, shape, int(rng.integers(3, 6)))
+        spots = np.tanh(spots + _smooth_field(rng, shape, int(rng.integers(6, 14))))
+        magnitude = magnitude + grain * fine + patchiness * spots
+        magnitude = ndimage.gaussian_filter(magnitude, rng.uniform(*self.blur_range), truncate=3)
+        # Texture may push fluid and bone slightly below zero, which a magnitude cannot be.
+        magnitude = np.maximum(magnitude, 0) ** np.float32(rng.uniform(*self.gamma_range))
+        bias = _smooth_field(rng, shape, max(max(shape) // 3, 1))
+        gain = np.exp(rng.uniform(0, self.bias_strength) * bias)
+        return np.asarray(magnitude * gain, np.float32)
+
+    def _contrast(self, rng: np.random.Generator) -> Floats:
+        """Mean, fine-grained std and smooth patchiness of each label, (k, 3)."""
+        lut = self.maps.lut
+        white, grey = rng.uniform(0.78, 0.92), rng.uniform(0.45, 0.65)
+        fluid = rng.uniform(0.04, 0.2)
+        is_random = rng.random() < self.contrast_random_fraction
+        by_id: dict[int, tuple[float, float, float]] = {0: (0.0, 0.0, 0.0)}
+        for raw in lut.tolist():
+            label = _RIGHT_TO_LEFT.get(raw, raw)
+            if label not in by_id:
+                if is_random:
+                    level = rng.uniform(0.03, 1.0)
+                elif label in _WHITENESS:
+                    level = grey + _WHITENESS[label] * (white - grey) + rng.normal(0, 0.02)
+                elif label in _FLUID:
+                    level = max(fluid + rng.normal(0, 0.02), 0.02)
+                elif label == _BONE:
+                    level = rng.uniform(0.01, 0.06)
+                else:
+                    level = rng.uniform(*_OUTER_RANGES.get(label, (0.2, 0.9)))
+                outer = label >= _FIRST_OUTER_ID
+                patchy = level * rng.uniform(*self.outer_texture) if outer else 0.01
+                by_id[label] = (level, rng.uniform(*self.texture_std), patchy)
+        rows = [by_id[_RIGHT_TO_LEFT.get(raw, raw)] for raw in lut.tolist()]
+        return np.array(rows, np.float32)
+
+    def _phase(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
+        """Cubic polynomial plus a slow field, at most `strength` rad, plus a global phase."""
+        h, w = shape
+        powers = np.arange(4)
+        coefficients = rng.standard_normal((4, 4)) * (powers[:, None] + powers <= 3)
+        y = np.linspace(-1, 1, h)[:, None] ** powers
+        x = np.linspace(-1, 1, w)[:, None] ** powers
+        field = y @ coefficients @ x.T
+        field += rng.uniform(0, 1) * _smooth_field(rng, (h, w), max(max(h, w) // 4, 1))
+        field -= field.mean()
+        is_flat = rng.random() < self.flat_phase_fraction
+        strength = self.phase_strength * rng.uniform(0, 0.05 if is_flat else 1.0)
+        field *= strength / max(float(np.abs(field).max()), 1e-6)
+        return (field + rng.uniform(0, 2 * np.pi)).astype(np.float32)

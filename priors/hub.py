@@ -1,0 +1,175 @@
+"""Save and load priors: safetensors weights and a JSON card with their checksum. No pickles.
+
+A stored prior is ``PATH.safetensors`` and ``PATH.json``. Names are found among the entry points of
+the group ``invdiff.priors``, so another package can add its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from importlib.metadata import entry_points
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from invdiff.errors import ChecksumError, InputError, UnknownNameError
+from invdiff.grid import Grid
+from invdiff.priors.edm import EDMNetwork
+from invdiff.priors.network import NetworkPrior
+from invdiff.priors.spectral import ErrorSpectra
+from invdiff.priors.unet import UNetConfig
+from invdiff.schedule import VE
+
+__all__ = ["available", "brain_t1", "load", "save"]
+
+_GROUP = "invdiff.priors"
+_CARD_KEYS = ("name", "data", "licence", "recipe", "seed", "metrics")
+_DTYPES = {"float32": torch.float32, "complex64": torch.complex64}
+
+
+def available() -> list[str]:
+    """Names that :func:`load` knows."""
+    return sorted(entry.name for entry in entry_points(group=_GROUP))
+
+
+def load(name: str | Path, *, grid: Grid | None = None) -> NetworkPrior:
+    """Load a prior by name, or from the path of its ``.safetensors`` or ``.json``.
+
+    Args:
+        name: such as ``"brain-t1"``, or a path.
+        grid: put the prior on this grid instead of the one it was trained on.
+
+    Raises:
+        UnknownNameError: neither a registered name nor a stored prior.
+        ChecksumError: weights that are not those of the card.
+    """
+    stem = (
+        Path(name).with_suffix("") if str(name).endswith((".safetensors", ".json")) else Path(name)
+    )
+    if _file(stem, "json").exists():
+        prior = _read(stem)
+    else:
+        entries = {entry.name: entry for entry in entry_points(group=_GROUP)}
+        if str(name) not in entries:
+            raise UnknownNameError(
+                "unknown prior",
+                got=str(name),
+                expected=f"one of {sorted(entries)} or the path of a stored prior",
+                mend="Store your own with invdiff.priors.hub.save.",
+            )
+        prior = entries[str(name)].load()()
+    return prior if grid is None else prior.on(grid)
+
+
+def brain_t1() -> NetworkPrior:
+    """The shipped prior of complex T1-like axial brain slices; see its ``card``."""
+    return _read(Path(__file__).parent / "weights" / "brain-t1")
+
+
+def save(prior: NetworkPrior, path: str | Path, card: Mapping[str, object]) -> Path:
+    """Store a prior; weights are rounded to half precision.
+
+    Args:
+        prior: to store.
+        path: without suffix; ``.safetensors`` and ``.json`` are added.
+        card: must tell name, data, licence, recipe, seed and metrics.
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        InputError: a card that leaves something out.
+    """
+    missing = [key for key in _CARD_KEYS if key not in card]
+    if missing:
+        raise InputError("the card is incomplete", got=sorted(card), expected=f"also {missing}")
+    stem = Path(path)
+    weights = _file(stem, "safetensors")
+    weights.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {
+        f"network.{key}": value.detach().cpu().half().contiguous()
+        for key, value in prior.network.state_dict().items()
+    }
+    spectra = prior.spectra
+    tensors |= {
+        f"spectra.{key}": torch.from_numpy(np.asarray(value, np.float32))
+        for key, value in (
+            ("ratios", spectra.ratios),
+            ("wavenumbers", spectra.wavenumbers),
+            ("power", spectra.power),
+        )
+    }
+    save_file(tensors, weights)
+    schedule = prior.schedule
+    described = {
+        **card,
+        "architecture": prior.network.network.config.to_dict(),
+        "sigma_data": prior.network.sigma_data,
+        "scale": prior.scale,
+        "grid": {
+            "dims": list(prior.grid.dims),
+            "shape": list(prior.grid.shape),
+            "dtype": str(prior.grid.dtype).removeprefix("torch."),
+            "units": prior.grid.units,
+        },
+        "schedule": {
+            "ratio_min": schedule.ratio_min,
+            "ratio_max": schedule.ratio_max,
+            "rho": schedule.rho,
+        },
+        "sha256": _checksum(weights),
+    }
+    _file(stem, "json").write_text(json.dumps(described, indent=2) + "\n")
+    return weights
+
+
+def _read(stem: Path) -> NetworkPrior:
+    card = json.loads(_file(stem, "json").read_text())
+    weights = _file(stem, "safetensors")
+    if not weights.exists():
+        raise InputError("the weights are missing", got=weights.name, expected="beside their card")
+    found = _checksum(weights)
+    if found != card["sha256"]:
+        raise ChecksumError(
+            f"{weights.name} is damaged or not the file its card describes",
+            got=f"sha256 {found[:16]}...",
+            expected=f"{card['sha256'][:16]}...",
+            mend="Install invdiff again, or fetch the file anew.",
+        )
+    tensors = load_file(weights)
+    architecture = dict(card["architecture"])
+    architecture["widths"] = tuple(architecture["widths"])
+    network = EDMNetwork(UNetConfig(**architecture), card["sigma_data"])
+    network.load_state_dict(
+        {
+            key.removeprefix("network."): value.float()
+            for key, value in tensors.items()
+            if key.startswith("network.")
+        }
+    )
+    spectra = ErrorSpectra(
+        *(tensors[f"spectra.{key}"].double().numpy() for key in ("ratios", "wavenumbers", "power"))
+    )
+    grid = card["grid"]
+    return NetworkPrior(
+        network.requires_grad_(False).to(memory_format=torch.channels_last),
+        spectra,
+        Grid(
+            tuple(grid["dims"]), tuple(grid["shape"]), _DTYPES[grid["dtype"]], units=grid["units"]
+        ),
+        schedule=VE(**card["schedule"]),
+        scale=card["scale"],
+        card=card,
+    )
+
+
+def _file(stem: Path, suffix: str) -> Path:
+    return stem.with_name(f"{stem.name}.{suffix}")
+
+
+def _checksum(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()

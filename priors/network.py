@@ -1,0 +1,114 @@
+"""NetworkPrior: a trained network, its error spectra and its units, as a prior on a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from invdiff.errors import ShapeError
+from invdiff.grid import Grid
+from invdiff.priors.edm import EDMNetwork
+from invdiff.priors.spectral import ErrorSpectra, SpectralPrior
+from invdiff.schedule import VE, Schedule
+
+__all__ = ["NetworkPrior", "position_channels"]
+
+
+def position_channels(shape: tuple[int, ...], *, unit: float = 112.0) -> Tensor:
+    """Where each pixel lies: its offset from the image's centre in units of ``unit`` pixels.
+
+    Returns:
+        ``(2, *shape)``, row then column.
+    """
+    axes = [(torch.arange(n) - (n - 1) / 2) / unit for n in shape]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+class NetworkPrior(SpectralPrior):
+    """A denoising network as a prior.
+
+    The network runs at any image size. A complex field is two channels, each with half the noise.
+
+    Args:
+        network: trained.
+        spectra: of its error, None if they were not fitted (then it has no covariance).
+        grid: 2-D grid of the fields.
+        schedule: noise levels of ``x_t``, in the units of the field.
+        scale: field units of one network unit.
+        positions: ``(2, *grid.shape)``; default :func:`position_channels`.
+        card: what it was trained on.
+
+    Raises:
+        ShapeError: a grid that is not 2-D, or positions of another shape.
+    """
+
+    def __init__(
+        self,
+        network: EDMNetwork,
+        spectra: ErrorSpectra,
+        grid: Grid,
+        *,
+        schedule: Schedule | None = None,
+        scale: float = 1.0,
+        positions: Tensor | None = None,
+        card: Mapping[str, object] | None = None,
+    ) -> None:
+        if grid.ndim != 2:
+            raise ShapeError("the network works on images", got=grid.shape, expected="a 2-D grid")
+        positions = position_channels(grid.shape) if positions is None else positions
+        if positions.shape[1:] != grid.shape:
+            raise ShapeError("positions", got=tuple(positions.shape), expected=(2, *grid.shape))
+        device = next(network.parameters()).device
+        self.network = network
+        self.spectra, self.grid, self.scale = spectra, grid, scale
+        self.schedule = schedule or VE()
+        self.positions = positions.to(device)
+        self.card = dict(card or {})
+
+    def __repr__(self) -> str:
+        """Name and grid."""
+        return f"NetworkPrior({self.card.get('name', 'unnamed')!r}, {self.grid})"
+
+    def on(self, grid: Grid, window: tuple[slice, ...] | None = None) -> NetworkPrior:
+        """The same network on another grid, or on a window of it."""
+        positions = position_channels(grid.shape)
+        if window is not None:
+            positions = positions[(slice(None), *window)]
+            shape = tuple(positions.shape[1:])
+            grid = Grid(grid.dims, shape, grid.dtype, units=grid.units)
+        return NetworkPrior(
+            self.network,
+            self.spectra,
+            grid,
+            schedule=self.schedule,
+            scale=self.scale,
+            positions=positions,
+            card=self.card,
+        )
+
+    def to(self, device: str | torch.device) -> NetworkPrior:
+        """The same prior with its network on ``device`` (the network moves, it is not copied)."""
+        self.network.to(device)
+        return self.on(self.grid)
+
+    def mean_and_std(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        """One network pass."""
+        alpha, ratio = self.levels(t)
+        z = x_t / (alpha * self.scale)
+        channels = torch.view_as_real(z).movedim(-1, 1) if z.is_complex() else z[:, None]
+        per_channel = ratio / self.scale * (0.5**0.5 if z.is_complex() else 1.0)
+        sigma = torch.full((len(z),), per_channel, device=z.device)
+        channels = channels.float().contiguous(memory_format=torch.channels_last)
+        mean, std = self.network(channels, sigma, self.positions.expand(len(z), -1, -1, -1))
+        if z.is_complex():
+            mean, std = torch.view_as_complex(mean.movedim(1, -1).contiguous()), std * 2**0.5
+        else:
+            mean = mean[:, 0]
+        real = self.grid.real_dtype
+        return (mean * self.scale).to(self.grid.dtype), (std[:, 0] * self.scale).to(real)
+
+    def power(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
+        """From the table."""
+        return self.spectra.at(self.levels(t)[1] / self.scale, shape)

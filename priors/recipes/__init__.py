@@ -1,0 +1,1 @@
+"""Scripts that made the shipped priors; anyone can rerun them."""

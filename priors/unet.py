@@ -1,0 +1,128 @@
+"""A small residual U-Net that runs at any image size.
+
+No layer normalises over space, so a pixel's output depends on its neighbourhood alone and a network
+trained on patches serves whole images. Work starts at half resolution (pixel unshuffle, as in
+FFDNet, Zhang et al. 2018, arXiv 1710.04026), which makes it cheap on a CPU.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from invdiff.errors import ShapeError
+
+__all__ = ["UNet", "UNetConfig"]
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """Size of a U-Net.
+
+    Args:
+        channels: real channels of the field, 2 for a complex one.
+        positions: channels that tell where a pixel lies.
+        widths: features at 1/2, 1/4, 1/8 ... of the resolution.
+        blocks: residual blocks a level, on the way down (one more on the way up).
+        embedding: features of the noise-level embedding.
+    """
+
+    channels: int = 2
+    positions: int = 2
+    widths: tuple[int, ...] = (64, 96, 128)
+    blocks: int = 2
+    embedding: int = 128
+
+    @property
+    def stride(self) -> int:
+        """Image sides must be multiples of this; the U-Net pads and crops."""
+        return 2 ** len(self.widths)
+
+    def to_dict(self) -> dict[str, object]:
+        """Plain values for a JSON card."""
+        return {**asdict(self), "widths": list(self.widths)}
+
+
+class _Block(nn.Module):
+    """``x + conv(silu(modulated conv(silu(x))))``, the identity at initialisation."""
+
+    def __init__(self, width: int, embedding: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.modulate = nn.Linear(embedding, 2 * width)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.conv2.weight)
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        gain, shift = self.modulate(embedding)[:, :, None, None].chunk(2, dim=1)
+        h = self.conv1(F.silu(x)) * (1 + gain) + shift
+        return x + self.conv2(F.silu(h))
+
+
+class _Level(nn.Module):
+    """A run of blocks."""
+
+    def __init__(self, width: int, n_blocks: int, embedding: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(_Block(width, embedding) for _ in range(n_blocks))
+
+    def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x, embedding)
+        return x
+
+
+class UNet(nn.Module):
+    """Residual U-Net with noise-level modulation and position channels.
+
+    The last output channel is a log-variance: the network's own estimate of its squared error.
+    """
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        widths, e = config.widths, config.embedding
+        self.frequencies: Tensor
+        self.register_buffer("frequencies", 2.0 ** torch.arange(-2, 6), persistent=False)
+        self.embed = nn.Sequential(nn.Linear(16, e), nn.SiLU(), nn.Linear(e, e), nn.SiLU())
+        self.enter = nn.Conv2d(4 * (config.channels + config.positions), widths[0], 3, padding=1)
+        self.down = nn.ModuleList(_Level(w, config.blocks, e) for w in widths)
+        self.shrink = nn.ModuleList(nn.Conv2d(a, b, 2, stride=2) for a, b in _pairs(widths))
+        self.grow = nn.ModuleList(nn.ConvTranspose2d(b, a, 2, stride=2) for a, b in _pairs(widths))
+        self.merge = nn.ModuleList(nn.Conv2d(2 * a, a, 1) for a, _ in _pairs(widths))
+        self.up = nn.ModuleList(_Level(w, config.blocks + 1, e) for w in widths[:-1])
+        self.leave = nn.Conv2d(widths[0], 4 * (config.channels + 1), 3, padding=1)
+        nn.init.zeros_(self.leave.weight)
+
+    def forward(self, x: Tensor, c_noise: Tensor, positions: Tensor) -> Tensor:
+        """Map ``(b, channels, h, w)``, ``(b,)``, ``(b, positions, h, w)`` to ``(b, channels+1, h, w)``."""
+        if positions.shape[1] != self.config.positions or positions.shape[-2:] != x.shape[-2:]:
+            raise ShapeError(
+                "position channels do not fit the field",
+                got=tuple(positions.shape),
+                expected=f"(batch, {self.config.positions}, {x.shape[-2]}, {x.shape[-1]})",
+            )
+        h, w = x.shape[-2:]
+        stride = self.config.stride
+        x = F.pad(torch.cat([x, positions], dim=1), (0, -w % stride, 0, -h % stride))
+        phases = c_noise[:, None] * self.frequencies
+        embedding = self.embed(torch.cat([phases.sin(), phases.cos()], dim=1))
+        x = self.enter(F.pixel_unshuffle(x, 2))
+        skips = []
+        for level, shrink in zip(self.down, self.shrink, strict=False):
+            x = level(x, embedding)
+            skips.append(x)
+            x = shrink(x)
+        x = self.down[-1](x, embedding)
+        for level, grow, merge in zip(
+            reversed(self.up), reversed(self.grow), reversed(self.merge), strict=True
+        ):
+            x = level(merge(torch.cat([grow(x), skips.pop()], dim=1)), embedding)
+        return F.pixel_shuffle(self.leave(F.silu(x)), 2)[..., :h, :w]
+
+
+def _pairs(widths: tuple[int, ...]) -> list[tuple[int, int]]:
+    return list(zip(widths, widths[1:], strict=False))
