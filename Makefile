@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml | $(BIN)/pip
 setup: $(STAMP) ## create .venv and install invdiff for development
 
 demo: $(STAMP) ## reconstruct a simulated brain scan, write a Zarr result and a picture
-	$(BIN)/invdiff demo
+	$(BIN)/invdiff demo --overwrite
 
 test: $(STAMP) ## the test suite, all but the tests that need a GPU
 	$(BIN)/python -m pytest -m "not gpu" -n $(WORKERS) $(PYTEST_ARGS)

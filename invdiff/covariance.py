@@ -117,7 +117,7 @@ class SpectralCovariance(Covariance):
 
     def _filter(self, x: Tensor) -> Tensor:
         axes = tuple(range(-self.power.ndim, 0))
-        y = torch.fft.ifftn(self.power.sqrt() * torch.fft.fftn(x, dim=axes), dim=axes)
+        y: Tensor = torch.fft.ifftn(self.power.sqrt() * torch.fft.fftn(x, dim=axes), dim=axes)
         return y if x.is_complex() else y.real
 
     def sqrt(self, e: Tensor) -> Tensor:

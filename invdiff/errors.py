@@ -1,4 +1,4 @@
-"""The exception tree. Every message says what is wrong, what was got, what was expected and the mend.
+"""The exception tree. Every message says what is wrong, what was got, expected, and the mend.
 
 InvdiffError
 ├── InputError (ValueError)         an argument or a datum that cannot be used

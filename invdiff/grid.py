@@ -54,7 +54,7 @@ class Grid:
                 raise ShapeError(
                     f"coordinate {dim!r} does not fit the grid",
                     got=f"shape {np.shape(values)}",
-                    expected=f"a 1-D coordinate of one of {dict(zip(self.dims, self.shape))}",
+                    expected=f"a 1-D coordinate of one of {dict(zip(self.dims, self.shape, strict=True))}",
                 )
 
     @property
@@ -115,16 +115,16 @@ class Grid:
         if set(map(str, array.dims)) != set(self.dims):
             raise ShapeError(
                 f"{name} has other dims than the grid",
-                got=dict(zip(array.dims, array.shape)),
-                expected=dict(zip(self.dims, self.shape)),
+                got=dict(zip(array.dims, array.shape, strict=True)),
+                expected=dict(zip(self.dims, self.shape, strict=True)),
                 mend="Rename, select or transpose its dims.",
             )
         array = array.transpose(*self.dims)
         if array.shape != self.shape:
             raise ShapeError(
                 f"{name} has another shape than the grid",
-                got=dict(zip(self.dims, array.shape)),
-                expected=dict(zip(self.dims, self.shape)),
+                got=dict(zip(self.dims, array.shape, strict=True)),
+                expected=dict(zip(self.dims, self.shape, strict=True)),
             )
         for dim, values in self.coords.items():
             if dim in array.coords and not np.array_equal(array.coords[dim].values, values):

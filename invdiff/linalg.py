@@ -97,10 +97,15 @@ def lanczos(
     norm = _dot(v, v).sqrt()
     tiny = torch.finfo(norm.dtype).tiny
     basis = [v / norm.clamp_min(tiny)]
-    diagonal, off = [], []
+    diagonal: list[Tensor] = []
+    off: list[Tensor] = []
+    scale, exhausted = torch.zeros_like(norm), norm == 0
     for k in range(iterations):
         w = apply(basis[-1])
-        diagonal.append(_dot(basis[-1], w))
+        # Null vectors take a value that K has, so that the function is defined there.
+        quotient = _dot(basis[-1], w)
+        filler = diagonal[0] if diagonal else torch.ones_like(quotient)
+        diagonal.append(torch.where(exhausted, filler, quotient))
         for _ in range(2):  # twice is enough
             for q in basis:
                 w = w - _dot(q, w) * q
@@ -108,8 +113,10 @@ def lanczos(
         if k + 1 == iterations:
             break
         # A member whose Krylov space is exhausted continues with a null vector: beta is 0 there.
-        exhausted = beta <= 1e3 * torch.finfo(beta.dtype).eps * diagonal[0].abs().clamp_min(tiny)
+        scale = torch.maximum(scale, diagonal[-1].abs())
+        exhausted = exhausted | (beta <= 1e3 * torch.finfo(beta.dtype).eps * scale)
         off.append(torch.where(exhausted, 0, beta))
+        scale = torch.maximum(scale, off[-1])
         basis.append(torch.where(exhausted, 0, w / beta.clamp_min(tiny)))
     tridiagonal = torch.diag_embed(torch.stack([d.flatten() for d in diagonal], -1))
     if off:

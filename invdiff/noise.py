@@ -93,7 +93,7 @@ class NoiseField:
         tiled = window[n_lead:]
         for lead in itertools.product(*(range(w.start, w.stop) for w in window[:n_lead])):
             plane = int(np.ravel_multi_index(lead, grid.shape[:n_lead])) if lead else 0
-            target = out[tuple(i - w.start for i, w in zip(lead, window))]
+            target = out[tuple(i - w.start for i, w in zip(lead, window, strict=False))]
             blocks = (range(w.start // _BLOCK, (w.stop - 1) // _BLOCK + 1) for w in tiled)
             for block in itertools.product(*blocks):
                 row, column = block if len(block) == 2 else (0, block[0])
@@ -105,7 +105,7 @@ class NoiseField:
                     (_BLOCK,) * len(block) + (out.shape[-1],), np.float32
                 )
                 source, place = [], []
-                for b, w in zip(block, tiled):
+                for b, w in zip(block, tiled, strict=True):
                     lo, hi = max(w.start, b * _BLOCK), min(w.stop, (b + 1) * _BLOCK)
                     source.append(slice(lo - b * _BLOCK, hi - b * _BLOCK))
                     place.append(slice(lo - w.start, hi - w.start))

@@ -33,7 +33,8 @@ class Posterior(BasePrior):
     ) -> None:
         conditioning = conditioning or MomentMatching()
         if isinstance(prior, Posterior) and prior.conditioning == conditioning:
-            prior, terms = prior.prior, (*prior.terms, *terms)
+            inner: Posterior = prior
+            prior, terms = inner.prior, (*inner.terms, *terms)
         for term in terms:
             if isinstance(term, Gaussian) and term.operator.domain != prior.grid:
                 raise ShapeError(
@@ -43,7 +44,9 @@ class Posterior(BasePrior):
                     mend="Put the prior on the operator's grid: prior.on(operator.domain).",
                 )
         conditioning.check(terms)
-        self.prior, self.terms, self.conditioning = prior, terms, conditioning
+        self.prior: Prior = prior
+        self.terms: tuple[Term, ...] = terms
+        self.conditioning: Conditioning = conditioning
         self.grid, self.schedule = prior.grid, prior.schedule
         self.needs_grad = prior.needs_grad or (bool(terms) and conditioning.needs_grad)
 

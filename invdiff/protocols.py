@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor
 
@@ -17,7 +17,7 @@ from invdiff.grid import Grid
 from invdiff.noise import NoiseField, StepNoise
 from invdiff.schedule import Schedule
 
-__all__ = ["BasePrior", "LinearOperator", "Operator", "Prior", "Sampler", "Term"]
+__all__ = ["BasePrior", "LinearOperator", "Operator", "Prior", "Problem", "Sampler", "Term"]
 
 
 @runtime_checkable
@@ -171,3 +171,16 @@ class Sampler(Protocol):
     def step(self, model: Prior, noise: NoiseField, state: Any) -> Any:
         """State after one more step; a pure function."""
         ...
+
+
+class Problem(NamedTuple):
+    """All but the prior: what an operator makes of a file's arrays, and the CLI hands to a verb.
+
+    ``data`` lie on ``operator.range`` with noise of standard deviation ``noise_std``; divided by
+    ``scale`` they belong to a field in a prior's units.
+    """
+
+    operator: Operator
+    data: Tensor
+    noise_std: float
+    scale: float

@@ -1,4 +1,4 @@
-r"""Priors whose ``Cov[x_0 | x_t]`` is spectral: a power spectrum times a map of standard deviations.
+r"""Priors with a spectral ``Cov[x_0 | x_t]``: a power spectrum times a map of deviations.
 
 A network's error at one noise level is close to a stationary field once it is divided by the
 network's own estimate of its size. Its spectrum depends on the noise level and on ``|k|`` alone, so
@@ -63,7 +63,7 @@ class SpectralPrior(BasePrior):
 
     @abstractmethod
     def mean_and_std(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
-        """``E[x_0|x_t]`` and the standard deviation of ``x_0`` about it; None for a constant one."""
+        """``E[x_0|x_t]`` and the standard deviation about it; None for a constant one."""
 
     @abstractmethod
     def power(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:

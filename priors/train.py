@@ -124,7 +124,7 @@ def train(
                 "training diverged", got=f"loss {loss} at step {step}", mend="Lower learning_rate."
             )
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.max_norm)
         optimiser.step()
         _average(averaged, network, min(recipe.ema, (step + 1) / (step + 10)))

@@ -8,6 +8,7 @@ FFDNet, Zhang et al. 2018, arXiv 1710.04026), which makes it cheap on a CPU.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -39,7 +40,7 @@ class UNetConfig:
     @property
     def stride(self) -> int:
         """Image sides must be multiples of this; the U-Net pads and crops."""
-        return 2 ** len(self.widths)
+        return 1 << len(self.widths)
 
     def to_dict(self) -> dict[str, object]:
         """Plain values for a JSON card."""
@@ -59,7 +60,8 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         gain, shift = self.modulate(embedding)[:, :, None, None].chunk(2, dim=1)
         h = self.conv1(F.silu(x)) * (1 + gain) + shift
-        return x + self.conv2(F.silu(h))
+        out: Tensor = x + self.conv2(F.silu(h))
+        return out
 
 
 class _Level(nn.Module):
@@ -98,7 +100,10 @@ class UNet(nn.Module):
         nn.init.zeros_(self.leave.weight)
 
     def forward(self, x: Tensor, c_noise: Tensor, positions: Tensor) -> Tensor:
-        """Map ``(b, channels, h, w)``, ``(b,)``, ``(b, positions, h, w)`` to ``(b, channels+1, h, w)``."""
+        """Map a field, its noise level and its positions to a field and a log-variance.
+
+        ``(b, channels, h, w)``, ``(b,)``, ``(b, positions, h, w)`` to ``(b, channels + 1, h, w)``.
+        """
         if positions.shape[1] != self.config.positions or positions.shape[-2:] != x.shape[-2:]:
             raise ShapeError(
                 "position channels do not fit the field",
@@ -125,4 +130,4 @@ class UNet(nn.Module):
 
 
 def _pairs(widths: tuple[int, ...]) -> list[tuple[int, int]]:
-    return list(zip(widths, widths[1:], strict=False))
+    return list(pairwise(widths))

@@ -60,5 +60,6 @@ class DPS(Conditioning):
 
     def _log_prob(self, term: Term, mean: Tensor, x_t: Tensor, *, t: Tensor) -> Tensor:
         if isinstance(term, Gaussian):
-            return -self.scale * torch.linalg.vector_norm(term.residual(mean).flatten(1), dim=1)
+            norm: Tensor = torch.linalg.vector_norm(term.residual(mean).flatten(1), dim=1)
+            return -self.scale * norm
         return term.log_prob(mean, x_t, t)

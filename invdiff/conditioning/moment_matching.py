@@ -21,7 +21,6 @@ from torch import Tensor
 
 from invdiff.conditioning.base import Conditioning, data_streams, split_terms
 from invdiff.covariance import Covariance, TransformedCovariance
-from invdiff.likelihood import Gaussian
 from invdiff.linalg import conjugate_gradient
 from invdiff.noise import StepNoise
 from invdiff.protocols import Prior, Term
@@ -124,7 +123,7 @@ class _Update:
         axes = tuple(range(1, self.mean.ndim))
 
         def apply(b: Tensor) -> Tensor:
-            x = torch.fft.ifftn(torch.fft.fftn(b, dim=axes) / diagonal, dim=axes)
+            x: Tensor = torch.fft.ifftn(torch.fft.fftn(b, dim=axes) / diagonal, dim=axes)
             return x if b.is_complex() else x.real
 
         return apply

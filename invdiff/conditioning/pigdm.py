@@ -1,4 +1,4 @@
-r"""PiGDM: an isotropic guess of ``Cov[x_0 | x_t]`` (Song et al. 2023, ICLR, "Pseudoinverse-guided").
+r"""PiGDM: an isotropic guess of ``Cov[x_0 | x_t]`` (Song et al. 2023, "Pseudoinverse-guided").
 
 ``p(y | x_t) = N(A m, Sigma + r^2 A A^H)`` with ``r^2 = ratio^2 s^2 / (ratio^2 + s^2)``, where
 ``ratio = sigma / alpha`` and ``s`` is the standard deviation of the field::

@@ -98,7 +98,9 @@ def sample(
             wanted = members[start : start + batch_size]
             # A short last batch is filled up: the network's rounding depends on the batch's size.
             filled = wanted + wanted[-1:] * (batch_size - len(wanted)) if start else wanted
-            for state in iterate(model, sampler, realizations=filled, seed=seed, device=device):
+            states = iterate(model, sampler, realizations=filled, seed=seed, device=device)
+            for state in states:
                 bar.update(len(wanted))
-            drawn.append(state.x[: len(wanted)])
+                last = state
+            drawn.append(last.x[: len(wanted)])
     return torch.cat(drawn)

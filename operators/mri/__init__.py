@@ -9,6 +9,7 @@ from invdiff.operators.mri.masks import (
     random_lines,
 )
 from invdiff.operators.mri.noise import estimate_coil_covariance, estimate_noise_std, prewhiten
+from invdiff.operators.mri.problem import cartesian_problem
 from invdiff.operators.mri.scale import foreground_percentile, image_scale
 from invdiff.operators.mri.sensitivity import birdcage, calibration_shape, espirit
 
@@ -16,6 +17,7 @@ __all__ = [
     "CartesianMRI",
     "birdcage",
     "calibration_shape",
+    "cartesian_problem",
     "equispaced_lines",
     "espirit",
     "estimate_coil_covariance",

@@ -1,0 +1,17 @@
+"""Files to and from labelled Datasets: k-space, results and training images."""
+
+from invdiff.io.mri import read_kspace
+from invdiff.io.netcdf import from_netcdf_safe, to_netcdf_safe
+from invdiff.io.result import check_output, open_result, write_result
+from invdiff.io.training import ZarrBatches, training_fields
+
+__all__ = [
+    "ZarrBatches",
+    "check_output",
+    "from_netcdf_safe",
+    "open_result",
+    "read_kspace",
+    "to_netcdf_safe",
+    "training_fields",
+    "write_result",
+]

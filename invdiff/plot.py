@@ -1,0 +1,73 @@
+"""Pictures of results. The only module that imports matplotlib."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+__all__ = ["coverage_curve", "reconstruction_figure", "save_figure"]
+
+
+def reconstruction_figure(
+    result: xr.Dataset,
+    reference: xr.DataArray,
+    *,
+    baselines: Mapping[str, xr.DataArray],
+    curve: xr.DataArray,
+    name: str = "image",
+) -> Figure:
+    """Reference, baselines, posterior mean, std, absolute error, two members, coverage curve.
+
+    Args:
+        result: of :func:`invdiff.reconstruct` on a 2-D grid; at least two members.
+        reference: the truth.
+        baselines: other reconstructions, by title.
+        curve: of :func:`invdiff.calibration.coverage`.
+        name: variable of the members.
+    """
+    members = result[name]
+    error = abs(result["mean"] - reference)
+    panels: dict[str, xr.DataArray] = {
+        "reference": abs(reference),
+        **{title: abs(image) for title, image in baselines.items()},
+        "posterior mean": abs(result["mean"]),
+        "member 0": abs(members[0]),
+        "member 1": abs(members[1]),
+        "posterior std": result["std"],
+        "|mean - reference|": error,
+    }
+    top = float(abs(reference).max())
+    spread = float(error.quantile(0.995))
+    n_columns = -(-(len(panels) + 1) // 2)
+    figure = Figure(figsize=(2.6 * n_columns, 6.4), layout="constrained")
+    axes = figure.subplots(2, n_columns).ravel()
+    for axis, (title, image) in zip(axes, panels.items(), strict=False):
+        is_error = title in ("posterior std", "|mean - reference|")
+        shown = axis.imshow(
+            image, cmap="magma" if is_error else "gray", vmin=0, vmax=spread if is_error else top
+        )
+        axis.set_title(title, fontsize=10)
+        axis.set_axis_off()
+        if is_error:
+            figure.colorbar(shown, ax=axis, shrink=0.7)
+    coverage_curve(curve, axes[len(panels)])
+    for axis in axes[len(panels) + 1 :]:
+        axis.set_visible(False)
+    return figure
+
+
+def coverage_curve(curve: xr.DataArray, axis: Axes) -> None:
+    """Coverage against nominal level, with the diagonal of a calibrated ensemble."""
+    axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+    axis.plot(curve.level, curve, marker="o", color="C3")
+    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal", aspect="equal")
+    axis.set_title("coverage of intervals", fontsize=10)
+
+
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a PNG."""
+    figure.savefig(path, dpi=110)
