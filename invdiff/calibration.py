@@ -17,7 +17,7 @@ import numpy as np
 import xarray as xr
 from scipy.stats import t as student
 
-from invdiff.errors import InputError, ShapeError
+from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
 
 __all__ = ["coverage", "half_width"]
 
@@ -64,15 +64,12 @@ def coverage(
         ``coverage(level)``; equal to ``level`` for a calibrated ensemble.
 
     Raises:
-        ShapeError: an ensemble without ``dim``, or a truth with other dims or labels.
+        ShapeError: an ensemble without ``dim``, or a truth or ``where`` with other dims or labels.
+        DTypeError: real members and a complex truth, or the reverse.
+        NonFiniteError: NaN or Inf where it is judged.
+        InputError: nowhere to judge, a level outside (0, 1), or fewer than two members.
     """
-    if dim not in ensemble.dims or set(ensemble.dims) - {dim} != set(truth.dims):
-        raise ShapeError(
-            "ensemble and truth do not match",
-            got=f"{ensemble.dims} against {truth.dims}",
-            expected=f"the truth's dims and {dim!r}",
-        )
-    ensemble, truth = xr.align(ensemble, truth, join="exact")
+    ensemble, truth, where = _aligned(ensemble, truth, where, dim=dim)
     pairs = [(ensemble, truth)]
     if np.iscomplexobj(ensemble):
         pairs = [(ensemble.real, truth.real), (ensemble.imag, truth.imag)]
@@ -82,8 +79,7 @@ def coverage(
             abs(exact - members.mean(dim)) <= half_width(members, level, dim=dim)
             for members, exact in pairs
         ]
-        kept = [hit if where is None else hit.where(where) for hit in inside]
-        shares.append(float(np.mean([float(hit.mean()) for hit in kept])))
+        shares.append(float(np.mean([float(hit.where(where).mean()) for hit in inside])))
     return xr.DataArray(
         shares,
         dims="level",
@@ -91,3 +87,49 @@ def coverage(
         name="coverage",
         attrs={"long_name": "share of the truth inside the interval", "units": "1"},
     )
+
+
+def _aligned(
+    ensemble: xr.DataArray, truth: xr.DataArray, where: xr.DataArray | None, *, dim: str
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """The three on the same labels, fit to be compared."""
+    where = xr.ones_like(truth, dtype=bool) if where is None else where
+    if (
+        dim not in ensemble.dims
+        or set(ensemble.dims) - {dim} != set(truth.dims)
+        or not set(where.dims) <= set(truth.dims)
+    ):
+        raise ShapeError(
+            "ensemble, truth and where do not match",
+            got=f"{ensemble.dims}, {truth.dims} and {where.dims}",
+            expected=f"the truth's dims, and {dim!r} in the ensemble",
+            mend="Rename, select or transpose dims.",
+        )
+    if np.iscomplexobj(ensemble) != np.iscomplexobj(truth):
+        raise DTypeError(
+            "one of ensemble and truth is complex",
+            got=f"{ensemble.dtype}, {truth.dtype}",
+            expected="both or neither",
+            mend="Take abs() or .real of the complex one.",
+        )
+    try:
+        ensemble, truth, where = xr.align(ensemble, truth, where, join="exact")
+    except ValueError as error:
+        raise ShapeError(
+            "labels of ensemble, truth and where do not match",
+            got=error,
+            expected="the same coordinates",
+            mend="Select or interpolate one onto the other.",
+        ) from error
+    if not where.any():
+        raise InputError("coverage is asked for nowhere", got="where is False everywhere")
+    for name, finite in (("truth", np.isfinite(truth)), ("ensemble", np.isfinite(ensemble))):
+        n_bad = int((~finite & where).sum())
+        if n_bad:
+            raise NonFiniteError(
+                f"the {name} holds NaN or Inf",
+                got=f"{n_bad} values",
+                expected="finite values",
+                mend="Leave them out by where=.",
+            )
+    return ensemble, truth, where

@@ -32,6 +32,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Folder for the result and the picture.")] = Path(
         "invdiff-demo"
     ),
+    *,
     realizations: Realizations = 16,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -58,6 +59,7 @@ def demo(
 def reconstruct(
     source: Annotated[Path, typer.Argument(metavar="IN", help="k-space: .npz, .zarr or .h5.")],
     out: Annotated[Path, typer.Argument(metavar="OUT", help="Zarr store to write.")],
+    *,
     prior: Annotated[str, typer.Option(help="Name or path of a prior.")],
     operator: Annotated[str, typer.Option(help="Name of an operator.")] = "cartesian-mri",
     realizations: Realizations = 16,
@@ -75,15 +77,21 @@ def reconstruct(
         import torch
 
         from invdiff.io import check_output, read_kspace, write_result
+        from invdiff.priors import hub
         from invdiff.reconstruct import reconstruct as draw
         from invdiff.samplers import Ancestral
 
         if realizations < 1:
-            raise InputError("nothing to draw", got=f"-n {realizations}", expected="at least 1")
+            raise InputError(
+                "nothing to draw",
+                got=f"-n {realizations}",
+                expected="at least 1",
+                mend="Ask for some; 16 give a usable standard deviation.",
+            )
         sampler = Ancestral() if steps is None else Ancestral(steps)
         check_output(out, overwrite=overwrite)
-        load_prior = _entry("invdiff.priors", prior, else_path=True)
-        make_problem = _entry("invdiff.operators", operator)
+        learned = hub.load(prior)
+        make_problem = _operator(operator)
         scan = read_kspace(source, slice_index=slice_index)
         if noise_std is None:
             noise_std = scan["kspace"].attrs.get("noise_std")
@@ -92,7 +100,7 @@ def reconstruct(
         result = draw(
             problem.operator.range.to_dataarray(problem.data, "kspace"),
             problem.operator,
-            load_prior().on(problem.operator.domain),
+            learned.on(problem.operator.domain),
             realizations=realizations,
             seed=seed,
             noise_std=problem.noise_std,
@@ -115,23 +123,17 @@ def names() -> None:
         typer.echo(f"{group.removeprefix('invdiff.')}: {', '.join(found)}")
 
 
-def _entry(group: str, name: str, *, else_path: bool = False) -> Any:
-    """The registered object of that name; for priors also a loader of the stored one at a path."""
-    entries = {entry.name: entry for entry in entry_points(group=group)}
-    if name in entries:
-        return entries[name].load()
-    if else_path and Path(name).with_suffix(".json").exists():
-        from functools import partial
-
-        from invdiff.priors import hub
-
-        return partial(hub.load, name)
-    kind = group.removeprefix("invdiff.").rstrip("s")
-    raise UnknownNameError(
-        f"unknown {kind}",
-        got=name,
-        expected=f"one of {sorted(entries)}" + (", or the path of a stored one" * else_path),
-    )
+def _operator(name: str) -> Any:
+    """What makes a problem of a file's arrays, by its registered name."""
+    entries = {entry.name: entry for entry in entry_points(group="invdiff.operators")}
+    if name not in entries:
+        raise UnknownNameError(
+            "unknown operator",
+            got=repr(name),
+            expected=f"one of {sorted(entries)}",
+            mend="Another package can add its own by an entry point.",
+        )
+    return entries[name].load()
 
 
 @contextmanager

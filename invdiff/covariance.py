@@ -1,7 +1,8 @@
 r"""``Cov[x_0 | x_t]`` as a linear operator: the part of a prior that makes its spread right.
 
 A covariance ``C`` comes with a factor ``L`` (``C = L L^H``): products, samples ``L e`` and solves
-all go through it, also where ``C`` is singular. For complex fields ``C = E[(x - m)(x - m)^H]``.
+all go through it, also where ``C`` is singular. ``L`` acts on coordinates of its own choosing, in
+which white noise is white. For complex fields ``C = E[(x - m)(x - m)^H]``.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ __all__ = [
     "DenseCovariance",
     "JacobianCovariance",
     "NoCovariance",
+    "ProductCovariance",
     "SpectralCovariance",
     "TransformedCovariance",
 ]
@@ -29,18 +31,26 @@ class Covariance(ABC):
     """A Hermitian positive semi-definite operator on fields ``(batch, *shape)``."""
 
     spectrum: Tensor | None = None
-    """Eigenvalues in the DFT of the best stationary approximation, if there is one."""
+    """If the coordinates are those of the DFT: the power of a stationary approximation there."""
 
     is_stationary: bool = False
     """Whether ``spectrum`` is all there is."""
 
+    def coordinates(self, e: Tensor) -> Tensor:
+        """White noise on the grid as coordinates of ``L``; a unitary map, here the identity."""
+        return e
+
     @abstractmethod
-    def sqrt(self, e: Tensor) -> Tensor:
-        """``L e``: a draw, where ``e`` is standard normal."""
+    def sqrt(self, u: Tensor) -> Tensor:
+        """``L u``: the field of coordinates ``u``."""
 
     @abstractmethod
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
         """``L^H v``."""
+
+    def draw(self, e: Tensor) -> Tensor:
+        """A draw from ``N(0, C)``, where ``e`` is standard normal on the grid."""
+        return self.sqrt(self.coordinates(e))
 
     def __call__(self, v: Tensor) -> Tensor:
         """``C v``."""
@@ -51,9 +61,9 @@ class Covariance(ABC):
 class NoCovariance(Covariance):
     """Zero: what a method that ignores the spread of ``x_0`` given ``x_t`` believes."""
 
-    def sqrt(self, e: Tensor) -> Tensor:
+    def sqrt(self, u: Tensor) -> Tensor:
         """Zero."""
-        return torch.zeros_like(e)
+        return torch.zeros_like(u)
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
         """Zero."""
@@ -76,9 +86,9 @@ class DenseCovariance(Covariance):
         values, vectors = torch.linalg.eigh(matrix)
         return cls(vectors * values.clamp_min(0).sqrt()[..., None, :])
 
-    def sqrt(self, e: Tensor) -> Tensor:
-        """``L e``."""
-        return _matvec(self.factor, e)
+    def sqrt(self, u: Tensor) -> Tensor:
+        """``L u``."""
+        return _matvec(self.factor, u)
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
         """``L^H v``."""
@@ -93,14 +103,18 @@ def _matvec(matrix: Tensor, x: Tensor) -> Tensor:
 class SpectralCovariance(Covariance):
     r"""``C = D F^H S F D``: a stationary correlation times a map of standard deviations.
 
+    Its coordinates are those of the DFT, ``L = D F^H S^(1/2)``: solves need two DFTs a step.
+
     Args:
         power: ``S >= 0`` in ``torch.fft.fftn`` order, ``(*shape)``; its mean is the variance where
             ``std`` is one. Symmetric for real fields.
         std: ``D``, ``(batch, *shape)`` or broadcastable; None for a stationary field.
+        is_complex: whether the field is complex.
     """
 
     power: Tensor = field(repr=False)
     std: Tensor | None = field(default=None, repr=False)
+    is_complex: bool = field(kw_only=True)
 
     @property
     def is_stationary(self) -> bool:  # type: ignore[override]
@@ -112,29 +126,58 @@ class SpectralCovariance(Covariance):
         """``S`` times the mean variance of each member."""
         if self.std is None:
             return self.power
-        axes = tuple(range(-self.power.ndim, 0))
-        return self.power * self.std.square().mean(axes, keepdim=True)
+        return self.power * self.std.square().mean(self._axes, keepdim=True)
 
-    def _filter(self, x: Tensor) -> Tensor:
-        axes = tuple(range(-self.power.ndim, 0))
-        y: Tensor = torch.fft.ifftn(self.power.sqrt() * torch.fft.fftn(x, dim=axes), dim=axes)
-        return y if x.is_complex() else y.real
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(-self.power.ndim, 0))
 
-    def sqrt(self, e: Tensor) -> Tensor:
-        """``D F^H S^(1/2) F e``."""
-        correlated = self._filter(e)
-        return correlated if self.std is None else self.std * correlated
+    def coordinates(self, e: Tensor) -> Tensor:
+        """``F e`` with the unitary DFT."""
+        coefficients: Tensor = torch.fft.fftn(e, dim=self._axes, norm="ortho")
+        return coefficients
+
+    def sqrt(self, u: Tensor) -> Tensor:
+        """``D F^H S^(1/2) u``; for a real field ``u`` are the coefficients of one."""
+        x: Tensor = torch.fft.ifftn(self.power.sqrt() * u, dim=self._axes, norm="ortho")
+        if not self.is_complex:
+            x = x.real
+        return x if self.std is None else self.std * x
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
-        """``F^H S^(1/2) F D v``."""
-        return self._filter(v if self.std is None else self.std * v)
+        """``S^(1/2) F D v``."""
+        return self.power.sqrt() * self.coordinates(v if self.std is None else self.std * v)
 
 
-class JacobianCovariance(Covariance):
+class ProductCovariance(Covariance):
+    """A covariance known by its products alone; its Hermitian root is applied by Lanczos.
+
+    Args:
+        product: ``C v``.
+        iterations: Lanczos steps of ``sqrt``, a product each.
+    """
+
+    def __init__(self, product: Callable[[Tensor], Tensor], *, iterations: int = 16) -> None:
+        self._product, self._iterations = product, iterations
+
+    def __call__(self, v: Tensor) -> Tensor:
+        """``C v``."""
+        return self._product(v)
+
+    def sqrt(self, u: Tensor) -> Tensor:
+        """``C^(1/2) u``."""
+        return lanczos(self._product, u, _root, iterations=self._iterations)
+
+    def sqrt_adjoint(self, v: Tensor) -> Tensor:
+        """The same: the root is Hermitian."""
+        return self.sqrt(v)
+
+
+class JacobianCovariance(ProductCovariance):
     r"""``C = (sigma^2 / alpha) dE[x_0|x_t] / dx_t`` by vector-Jacobian products.
 
     Exact for an exact denoiser (Tweedie's second-order formula; Rozet et al. 2024, arXiv
-    2405.13712). Each product costs one backward pass; factors are applied by Lanczos.
+    2405.13712). Each product costs one backward pass.
 
     Args:
         mean: ``E[x_0 | x_t]``, with its graph.
@@ -144,20 +187,11 @@ class JacobianCovariance(Covariance):
     """
 
     def __init__(self, mean: Tensor, x_t: Tensor, scale: Tensor, *, iterations: int = 16) -> None:
-        self._mean, self._x_t, self._scale, self._iterations = mean, x_t, scale, iterations
+        def product(v: Tensor) -> Tensor:
+            (pulled,) = torch.autograd.grad(mean, x_t, v, retain_graph=True)
+            return scale * pulled
 
-    def __call__(self, v: Tensor) -> Tensor:
-        """``C v``, one vjp."""
-        (product,) = torch.autograd.grad(self._mean, self._x_t, v, retain_graph=True)
-        return self._scale * product
-
-    def sqrt(self, e: Tensor) -> Tensor:
-        """``C^(1/2) e``, the Hermitian root."""
-        return lanczos(self, e, _root, iterations=self._iterations)
-
-    def sqrt_adjoint(self, v: Tensor) -> Tensor:
-        """The same: the root is Hermitian."""
-        return self.sqrt(v)
+        super().__init__(product, iterations=iterations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,16 +216,20 @@ class TransformedCovariance(Covariance):
         """``B K^(-1) B^H v``."""
         return self.base.sqrt(self.solve(self.base.sqrt_adjoint(v)))
 
-    def sqrt(self, e: Tensor) -> Tensor:
-        """``B K^(-1/2) e``."""
-        return self.base.sqrt(self._inverse_root(e))
+    def coordinates(self, e: Tensor) -> Tensor:
+        """Those of the base."""
+        return self.base.coordinates(e)
+
+    def sqrt(self, u: Tensor) -> Tensor:
+        """``B K^(-1/2) u``."""
+        return self.base.sqrt(self._inverse_root(u))
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
         """``K^(-1/2) B^H v``."""
         return self._inverse_root(self.base.sqrt_adjoint(v))
 
-    def _inverse_root(self, e: Tensor) -> Tensor:
-        return lanczos(self.precision, e, torch.rsqrt, iterations=self.iterations)
+    def _inverse_root(self, u: Tensor) -> Tensor:
+        return lanczos(self.precision, u, torch.rsqrt, iterations=self.iterations)
 
 
 def _root(values: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from invdiff.calibration import coverage
+from invdiff.errors import InputError
 from invdiff.grid import Grid
 from invdiff.io import check_output, write_result
 from invdiff.noise import NoiseField
@@ -81,9 +82,11 @@ def run_demo(
 
     Raises:
         OutputExistsError: an earlier result, without ``overwrite``.
+        InputError: fewer than two members.
     """
     store, picture = out / "result.zarr", out / "demo.png"
-    check_output(store, overwrite=overwrite)
+    check_output(store if out.is_dir() else out, overwrite=overwrite)
+    _check_members(realizations)
     image = bundled_slice()
     operator, kspace = simulate(image, acceleration=acceleration, seed=seed)
     prior = hub.load("brain-t1", grid=operator.domain)
@@ -130,6 +133,16 @@ def run_demo(
         store,
         picture,
     )
+
+
+def _check_members(realizations: int) -> None:
+    if realizations < 2:
+        raise InputError(
+            "too few members for a spread",
+            got=f"realizations={realizations}",
+            expected="at least 2",
+            mend="The demonstration judges error bars; take 16.",
+        )
 
 
 def _l1_wavelet(operator: CartesianMRI, kspace: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ class Grid:
                 raise ShapeError(
                     f"coordinate {dim!r} does not fit the grid",
                     got=f"shape {np.shape(values)}",
-                    expected=f"a 1-D coordinate of one of {dict(zip(self.dims, self.shape, strict=True))}",
+                    expected=f"1-D, one of dims {self.dims} of lengths {self.shape}",
                 )
 
     @property
@@ -125,6 +125,7 @@ class Grid:
                 f"{name} has another shape than the grid",
                 got=dict(zip(self.dims, array.shape, strict=True)),
                 expected=dict(zip(self.dims, self.shape, strict=True)),
+                mend="Crop, pad or interpolate it, or build the operator for its shape.",
             )
         for dim, values in self.coords.items():
             if dim in array.coords and not np.array_equal(array.coords[dim].values, values):
@@ -172,6 +173,33 @@ class Grid:
             name=name,
             attrs={"units": self.units, **(attrs or {})},
         )
+
+    def to_channels(self, x: Tensor) -> Tensor:
+        """A field ``(batch, *shape)`` in the layout of networks: real channels on axis 1.
+
+        A complex field has two; a real one has one on a 2-D grid, and otherwise its first axis.
+        """
+        if self.is_complex:
+            return torch.view_as_real(x.resolve_conj()).movedim(-1, 1)
+        return x[:, None] if self.ndim == 2 else x
+
+    def from_channels(self, channels: Tensor) -> Tensor:
+        """Inverse of :meth:`to_channels`.
+
+        Raises:
+            ShapeError: a tensor that is no field of this grid in that layout.
+        """
+        leading = (2,) if self.is_complex else (1,) if self.ndim == 2 else ()
+        if tuple(channels.shape[1:]) != leading + self.shape:
+            raise ShapeError(
+                f"not a field of {self.dims} in channel layout",
+                got=f"shape {tuple(channels.shape)}",
+                expected=f"(batch, {', '.join(map(str, leading + self.shape))})",
+            )
+        channels = channels.to(self.real_dtype)
+        if self.is_complex:
+            return torch.view_as_complex(channels.movedim(1, -1).contiguous())
+        return channels[:, 0] if leading else channels
 
     def check(self, x: Tensor, *, name: str = "input") -> None:
         """Raise ShapeError unless ``x`` is ``(batch, *shape)``, DTypeError if of another kind."""

@@ -140,7 +140,7 @@ def _whitening(noise: NoiseModel, operator: Operator, *, like: Tensor) -> tuple[
             mend="Estimate it, for k-space with invdiff.operators.mri.estimate_noise_std.",
         )
     try:
-        torch.broadcast_shapes(std.shape, like.shape)
+        std.broadcast_to(like.shape)
     except RuntimeError as error:
         raise ShapeError(
             "noise levels do not broadcast to the data",

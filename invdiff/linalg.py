@@ -53,7 +53,8 @@ def conjugate_gradient(
         b: right-hand sides ``(batch, *)``.
         precondition: an approximation of ``K^-1``, Hermitian positive definite.
         rtol: stop a member when ``|r|_M <= rtol |b|_M``,
-        atol: or when ``|r|_M <= atol``.
+        atol: or when ``|r| <= atol``, plainly: where ``K >= I`` this bounds the energy norm of the
+            error, which ``|r|_M`` underestimates wherever ``M`` is a poor guess of ``K^-1``.
         max_iterations: stop all.
     """
     x = torch.zeros_like(b)
@@ -61,10 +62,9 @@ def conjugate_gradient(
     z = precondition(r) if precondition else r
     p, rho = z, _dot(r, z)
     start = rho
-    bound = (rtol**2 * start).clamp_min(atol**2)
     iterations = 0
     while iterations < max_iterations:
-        active = rho > bound
+        active = (rho > rtol**2 * start) & (_dot(r, r) > atol**2)
         if not bool(active.any()):
             break
         q = apply(p)

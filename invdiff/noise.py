@@ -42,7 +42,12 @@ class NoiseField:
 
     def __post_init__(self) -> None:
         if not 0 <= self.seed < 2**64:
-            raise InputError("seed out of range", got=self.seed, expected="0 <= seed < 2**64")
+            raise InputError(
+                "seed out of range",
+                got=self.seed,
+                expected="0 <= seed < 2**64",
+                mend="Any number in that range will do.",
+            )
 
     def __call__(
         self,
@@ -98,9 +103,12 @@ class NoiseField:
             for block in itertools.product(*blocks):
                 row, column = block if len(block) == 2 else (0, block[0])
                 counter = [0, step << 32 | stream, row << 32 | column, plane]
-                generator = np.random.Generator(
-                    np.random.Philox(key=[self.seed, realization], counter=counter)
+                # As uint64 arrays: numpy passes integers in lists through doubles.
+                philox = np.random.Philox(
+                    key=np.array([self.seed, realization], np.uint64),
+                    counter=np.array(counter, np.uint64),
                 )
+                generator = np.random.Generator(philox)
                 values = generator.standard_normal(
                     (_BLOCK,) * len(block) + (out.shape[-1],), np.float32
                 )

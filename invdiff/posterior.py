@@ -48,7 +48,9 @@ class Posterior(BasePrior):
         self.terms: tuple[Term, ...] = terms
         self.conditioning: Conditioning = conditioning
         self.grid, self.schedule = prior.grid, prior.schedule
-        self.needs_grad = prior.needs_grad or (bool(terms) and conditioning.needs_grad)
+        # Terms other than likelihoods enter by their gradient, whatever the conditioning.
+        others = any(not isinstance(term, Gaussian) for term in terms)
+        self.needs_grad = prior.needs_grad or others or (bool(terms) and conditioning.needs_grad)
 
     def __repr__(self) -> str:
         """Prior, terms and conditioning."""

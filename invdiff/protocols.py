@@ -135,7 +135,7 @@ class BasePrior(ABC):
     def draw(self, x_t: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
         """``mean + L e``."""
         mean, covariance = self.moments(x_t, t)
-        return mean + covariance.sqrt(noise(self.grid, 1).to(mean.dtype))
+        return mean + covariance.draw(noise(self.grid, 1).to(mean.dtype))
 
     def levels(self, t: Tensor) -> tuple[float, float]:
         """``alpha(t)`` and the noise-to-signal ratio ``sigma(t) / alpha(t)``."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import xarray as xr
@@ -71,14 +72,13 @@ def reconstruct(
     """
     noise = _noise(y, noise_std)
     if not 0 < scale < float("inf"):
-        raise InputError("scale is not positive", got=scale, expected="a finite number > 0")
-    members = list(range(realizations)) if isinstance(realizations, int) else list(realizations)
-    if not members or batch_size < 1:
         raise InputError(
-            "nothing to draw",
-            got=f"realizations={realizations}, batch_size={batch_size}",
-            expected="both >= 1",
+            "scale is not positive",
+            got=scale,
+            expected="a finite number > 0",
+            mend="For k-space take invdiff.operators.mri.image_scale.",
         )
+    members = _members(realizations, batch_size)
     batch_size = min(batch_size, len(members))
     sampler, conditioning = sampler or Ancestral(), conditioning or MomentMatching()
 
@@ -105,7 +105,28 @@ def reconstruct(
         "device": str(device),
     }
     attrs = describe(prior, settings)
-    return _dataset(fields * scale, misfit, prior.grid, members=members, name=name, attrs=attrs)
+    # Equal grids may differ in their labels: those of the operator go first.
+    grid = replace(prior.grid, coords={**prior.grid.coords, **operator.domain.coords})
+    return _dataset(fields * scale, misfit, grid, members=members, name=name, attrs=attrs)
+
+
+def _members(realizations: int | Sequence[int], batch_size: int) -> list[int]:
+    members = list(range(realizations)) if isinstance(realizations, int) else list(realizations)
+    if not members or batch_size < 1:
+        raise InputError(
+            "nothing to draw",
+            got=f"realizations={realizations}, batch_size={batch_size}",
+            expected="both >= 1",
+            mend="Ask for at least one member, at least one at a time.",
+        )
+    if min(members) < 0 or len(set(members)) < len(members):
+        raise InputError(
+            "realizations are not the numbers of members",
+            got=members,
+            expected="distinct integers >= 0",
+            mend="Name each member once; an int asks for that many from 0.",
+        )
+    return members
 
 
 def _dataset(
@@ -153,9 +174,12 @@ def _noise(y: xr.DataArray, noise_std: NoiseModel | None) -> NoiseModel:
     if noise is None:
         raise NoiseLevelError(
             "the noise level is missing",
+            got="None",
             expected="noise_std=... or y.attrs['noise_std']",
             mend="Estimate it, for k-space with invdiff.operators.mri.estimate_noise_std.",
         )
+    if isinstance(noise, list):  # one level for each coil, as a file of k-space may tell
+        return AxisCovariance(torch.diag(torch.tensor(noise, dtype=torch.float64).square()))
     return noise
 
 

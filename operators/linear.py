@@ -34,6 +34,7 @@ def check_finite(values: Tensor, name: str) -> None:
             f"{name} holds NaN or Inf",
             got=f"{n_bad} of {values.numel()} values",
             expected="finite values",
+            mend="Repair them, or set them to zero and leave them out of the mask.",
         )
 
 
@@ -46,15 +47,28 @@ def as_mask(mask: Tensor, shape: tuple[int, ...], *, name: str = "mask") -> Tens
     """
     keep = mask != 0
     if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise InputError(f"{name} is neither boolean nor of zeros and ones", got=mask.dtype)
+        raise InputError(
+            f"{name} is neither boolean nor of zeros and ones",
+            got=f"{mask.dtype} values from {mask.min()} to {mask.max()}",
+            expected="True where a sample is kept",
+            mend="Compare it, such as weights > 0.",
+        )
     try:
         keep = keep.broadcast_to(shape)
     except RuntimeError as error:
         raise ShapeError(
-            f"{name} does not fit", got=tuple(mask.shape), expected=f"broadcastable to {shape}"
+            f"{name} does not fit",
+            got=tuple(mask.shape),
+            expected=f"broadcastable to {shape}",
+            mend="Crop, pad or transpose it as the data were.",
         ) from error
     if not keep.any():
-        raise InputError(f"{name} is empty", got="no sample kept", expected="at least one")
+        raise InputError(
+            f"{name} is empty",
+            got="no sample kept",
+            expected="at least one",
+            mend="Check that True means kept.",
+        )
     return keep.contiguous()
 
 

@@ -86,7 +86,7 @@ class DeepinvPrior(SpectralPrior):
         """
         alpha, ratio = self.levels(t)
         low, high = self.value_range
-        channels = _to_channels(x_t / alpha, self.grid)
+        channels = self.grid.to_channels(x_t / alpha)
         sigma = ratio * (0.5**0.5 if self.grid.is_complex else 1.0) / (high - low)
         denoised = self.denoiser((channels - low) / (high - low), sigma)
         if denoised.shape != channels.shape:
@@ -95,7 +95,7 @@ class DeepinvPrior(SpectralPrior):
                 got=tuple(denoised.shape),
                 expected=tuple(channels.shape),
             )
-        return _from_channels(low + (high - low) * denoised, self.grid), None
+        return self.grid.from_channels(low + (high - low) * denoised), None
 
     def power(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
         """From the table.
@@ -142,8 +142,8 @@ def to_deepinv(prior: Prior) -> Any:
     """
     from deepinv.models import Denoiser
 
-    class PriorDenoiser(Denoiser):
-        def forward(self, x: Tensor, sigma: float | Tensor, **_: Any) -> Tensor:
+    class PriorDenoiser(Denoiser):  # type: ignore[misc]  # deepinv is untyped
+        def forward(self, x: Tensor, sigma: float | Tensor) -> Tensor:
             given = torch.as_tensor(sigma, dtype=torch.float64).detach().cpu().reshape(-1)
             levels = given.expand(len(x)).tolist()
             if len(set(levels)) == 1:
@@ -159,25 +159,5 @@ def _denoised(prior: Prior, x: Tensor, sigma: float) -> Tensor:
     level = min(max(ratio, schedule.ratio_min), schedule.ratio_max)
     shrink = level / ratio if ratio > level else 1.0
     t = schedule.time(torch.tensor(level, dtype=torch.float64))
-    z = _from_channels(x, prior.grid) * shrink
-    return _to_channels(prior.denoise(float(schedule.alpha(t)) * z, t), prior.grid).to(x.dtype)
-
-
-def _to_channels(x: Tensor, grid: Grid) -> Tensor:
-    if grid.is_complex:
-        return torch.view_as_real(x.resolve_conj()).movedim(-1, 1)
-    return x[:, None] if grid.ndim == 2 else x
-
-
-def _from_channels(x: Tensor, grid: Grid) -> Tensor:
-    n_channels = (2,) if grid.is_complex else (1,) if grid.ndim == 2 else ()
-    if tuple(x.shape[1:]) != n_channels + grid.shape:
-        raise ShapeError(
-            f"not a field of {grid.dims} in deepinv's layout",
-            got=tuple(x.shape),
-            expected=f"(batch, {', '.join(map(str, n_channels + grid.shape))})",
-        )
-    x = x.to(grid.real_dtype)
-    if grid.is_complex:
-        return torch.view_as_complex(x.movedim(1, -1).contiguous())
-    return x[:, 0] if n_channels else x
+    z = prior.grid.from_channels(x) * shrink
+    return prior.grid.to_channels(prior.denoise(float(schedule.alpha(t)) * z, t)).to(x.dtype)

@@ -54,7 +54,8 @@ def fit_error_spectra(
         total = np.bincount(low, (1 - share) * mean_power, n_wavenumbers) + np.bincount(
             low + 1, share * mean_power, n_wavenumbers
         )
-        table[level] = total / weight
+        is_hit = weight > 0  # a small grid has no modes near some of the wavenumbers
+        table[level] = np.interp(wavenumbers, wavenumbers[is_hit], total[is_hit] / weight[is_hit])
     return ErrorSpectra(np.asarray(ratios, float), wavenumbers, table)
 
 

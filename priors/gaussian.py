@@ -101,4 +101,4 @@ class StationaryGaussianPrior(BasePrior):
         axes = tuple(range(1, x_t.ndim))
         shrunk = torch.fft.ifftn(gain * torch.fft.fftn(x_t / alpha - self.mean, dim=axes), dim=axes)
         mean = self.mean + (shrunk if self.grid.is_complex else shrunk.real)
-        return mean, SpectralCovariance(ratio**2 * gain)
+        return mean, SpectralCovariance(ratio**2 * gain, is_complex=self.grid.is_complex)

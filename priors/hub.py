@@ -11,6 +11,7 @@ import json
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -28,7 +29,11 @@ __all__ = ["available", "brain_t1", "load", "save"]
 
 _GROUP = "invdiff.priors"
 _CARD_KEYS = ("name", "data", "licence", "recipe", "seed", "metrics")
-_DTYPES = {"float32": torch.float32, "complex64": torch.complex64}
+_STORED_KEYS = ("sha256", "architecture", "sigma_data", "scale", "grid", "schedule")
+_DTYPES = {
+    str(dtype).removeprefix("torch."): dtype
+    for dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128)
+}
 
 
 def available() -> list[str]:
@@ -46,18 +51,17 @@ def load(name: str | Path, *, grid: Grid | None = None) -> NetworkPrior:
     Raises:
         UnknownNameError: neither a registered name nor a stored prior.
         ChecksumError: weights that are not those of the card.
+        InputError: weights that are missing, or a card that cannot be read.
     """
-    stem = (
-        Path(name).with_suffix("") if str(name).endswith((".safetensors", ".json")) else Path(name)
-    )
-    if _file(stem, "json").exists():
+    stem = Path(str(name).removesuffix(".safetensors").removesuffix(".json"))
+    if stem.name not in ("", "..") and _file(stem, "json").exists():
         prior = _read(stem)
     else:
         entries = {entry.name: entry for entry in entry_points(group=_GROUP)}
         if str(name) not in entries:
             raise UnknownNameError(
                 "unknown prior",
-                got=str(name),
+                got=repr(str(name)),
                 expected=f"one of {sorted(entries)} or the path of a stored prior",
                 mend="Store your own with invdiff.priors.hub.save.",
             )
@@ -82,11 +86,17 @@ def save(prior: NetworkPrior, path: str | Path, card: Mapping[str, object]) -> P
         The path of the weights.
 
     Raises:
-        InputError: a card that leaves something out.
+        InputError: a card that leaves something out or that JSON cannot hold, or a schedule other
+            than VE, which is the one that is stored.
     """
-    missing = [key for key in _CARD_KEYS if key not in card]
-    if missing:
-        raise InputError("the card is incomplete", got=sorted(card), expected=f"also {missing}")
+    _check_card(card)
+    if not isinstance(prior.schedule, VE):
+        raise InputError(
+            "the schedule cannot be stored",
+            got=prior.schedule,
+            expected="VE",
+            mend="Give the prior a VE schedule of the same ratios: samplers see no difference.",
+        )
     stem = Path(path)
     weights = _file(stem, "safetensors")
     weights.parent.mkdir(parents=True, exist_ok=True)
@@ -127,11 +137,51 @@ def save(prior: NetworkPrior, path: str | Path, card: Mapping[str, object]) -> P
     return weights
 
 
+def _check_card(card: Mapping[str, object]) -> None:
+    missing = [key for key in _CARD_KEYS if key not in card]
+    if missing:
+        raise InputError(
+            "the card is incomplete",
+            got=sorted(card),
+            expected=f"also {missing}",
+            mend="Say what the prior was trained on, how, and how well it does.",
+        )
+    try:
+        json.dumps(dict(card))
+    except (TypeError, ValueError) as error:
+        raise InputError(
+            "the card is not JSON", got=error, mend="Use text, numbers, lists and dicts."
+        ) from error
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    try:
+        card = json.loads(path.read_text())
+    except ValueError as error:
+        raise InputError(
+            f"the card {path.name} is not JSON", got=error, mend="Install or save the prior again."
+        ) from error
+    missing = set(_STORED_KEYS) - set(card)
+    if not isinstance(card, dict) or missing:
+        raise InputError(
+            f"the card {path.name} is incomplete",
+            got=sorted(card),
+            expected=f"also {sorted(missing)}",
+            mend="Install or save the prior again.",
+        )
+    return card
+
+
 def _read(stem: Path) -> NetworkPrior:
-    card = json.loads(_file(stem, "json").read_text())
+    card = _read_card(_file(stem, "json"))
     weights = _file(stem, "safetensors")
     if not weights.exists():
-        raise InputError("the weights are missing", got=weights.name, expected="beside their card")
+        raise InputError(
+            "the weights are missing",
+            got=f"no {weights.name}",
+            expected="that file beside its card",
+            mend="Install invdiff again, or fetch the file anew.",
+        )
     found = _checksum(weights)
     if found != card["sha256"]:
         raise ChecksumError(

@@ -39,8 +39,8 @@ class GaussianMixturePrior(BasePrior):
         grid: Grid,
         weights: Tensor,
         means: Tensor,
-        covariances: Tensor,
         *,
+        covariances: Tensor,
         schedule: Schedule | None = None,
     ) -> None:
         k, n = len(weights), grid.size
@@ -115,7 +115,7 @@ class GaussianMixturePrior(BasePrior):
             self.grid,
             weights / weights.sum(),
             torch.stack(means).reshape(self.means.shape),
-            torch.stack(covariances),
+            covariances=torch.stack(covariances),
             schedule=self.schedule,
         )
 

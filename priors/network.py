@@ -56,10 +56,20 @@ class NetworkPrior(SpectralPrior):
         card: Mapping[str, object] | None = None,
     ) -> None:
         if grid.ndim != 2:
-            raise ShapeError("the network works on images", got=grid.shape, expected="a 2-D grid")
+            raise ShapeError(
+                "the network works on images",
+                got=f"{grid.ndim}-D grid of shape {grid.shape}",
+                expected="a 2-D grid",
+                mend="Give it a volume slice by slice.",
+            )
         positions = position_channels(grid.shape) if positions is None else positions
         if positions.shape[1:] != grid.shape:
-            raise ShapeError("positions", got=tuple(positions.shape), expected=(2, *grid.shape))
+            raise ShapeError(
+                "positions do not fit the grid",
+                got=tuple(positions.shape),
+                expected=(2, *grid.shape),
+                mend="Leave them out, or take those of a window by on(grid, window).",
+            )
         device = next(network.parameters()).device
         self.network = network
         self.spectra, self.grid, self.scale = spectra, grid, scale
@@ -90,24 +100,30 @@ class NetworkPrior(SpectralPrior):
 
     def to(self, device: str | torch.device) -> NetworkPrior:
         """The same prior with its network on ``device`` (the network moves, it is not copied)."""
-        self.network.to(device)
-        return self.on(self.grid)
+        return NetworkPrior(
+            self.network.to(device),
+            self.spectra,
+            self.grid,
+            schedule=self.schedule,
+            scale=self.scale,
+            positions=self.positions,
+            card=self.card,
+        )
 
     def mean_and_std(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
         """One network pass."""
         alpha, ratio = self.levels(t)
-        z = x_t / (alpha * self.scale)
-        channels = torch.view_as_real(z).movedim(-1, 1) if z.is_complex() else z[:, None]
-        per_channel = ratio / self.scale * (0.5**0.5 if z.is_complex() else 1.0)
-        sigma = torch.full((len(z),), per_channel, device=z.device)
-        channels = channels.float().contiguous(memory_format=torch.channels_last)
-        mean, std = self.network(channels, sigma, self.positions.expand(len(z), -1, -1, -1))
-        if z.is_complex():
-            mean, std = torch.view_as_complex(mean.movedim(1, -1).contiguous()), std * 2**0.5
-        else:
-            mean = mean[:, 0]
-        real = self.grid.real_dtype
-        return (mean * self.scale).to(self.grid.dtype), (std[:, 0] * self.scale).to(real)
+        grid = self.grid
+        channels = grid.to_channels(x_t / (alpha * self.scale)).float()
+        share = 0.5**0.5 if grid.is_complex else 1.0  # of the noise level, in each real channel
+        sigma = torch.full((len(x_t),), ratio / self.scale * share, device=x_t.device)
+        mean, std = self.network(
+            channels.contiguous(memory_format=torch.channels_last),
+            sigma,
+            self.positions.expand(len(x_t), -1, -1, -1),
+        )
+        scaled_std = std[:, 0].to(grid.real_dtype) * (self.scale / share)
+        return grid.from_channels(mean) * self.scale, scaled_std
 
     def power(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
         """From the table."""

@@ -81,4 +81,4 @@ class SpectralPrior(BasePrior):
         """Mean and spectral covariance from one network pass."""
         mean, std = self.mean_and_std(x_t, t)
         power = self.power(t, self.grid.shape).to(x_t.device, x_t.dtype.to_real())
-        return mean, SpectralCovariance(power, std)
+        return mean, SpectralCovariance(power, std, is_complex=self.grid.is_complex)

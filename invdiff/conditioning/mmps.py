@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from invdiff.conditioning.base import Conditioning, data_streams, split_terms
-from invdiff.covariance import Covariance, JacobianCovariance, NoCovariance
-from invdiff.likelihood import Gaussian
+from invdiff.covariance import Covariance, JacobianCovariance, ProductCovariance
 from invdiff.linalg import conjugate_gradient
 from invdiff.noise import StepNoise
 from invdiff.protocols import Prior, Term
@@ -47,50 +46,66 @@ class MMPS(Conditioning):
     def moments(
         self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor
     ) -> tuple[Tensor, Covariance]:
-        """The updated mean; its covariance is not formed (samplers that draw call ``draw``)."""
+        """Mean and covariance of the updated Gaussian; products with the latter cost a solve."""
         mean, covariance = _jacobian_moments(prior, x_t, t)
-        gaussians, _ = split_terms(terms, method="MMPS", others=False)
-        return self._update(mean, covariance, gaussians), NoCovariance()
+        update = _DataSpace(self, covariance, terms)
+        return update(mean), ProductCovariance(update.conditioned)
 
     def draw(
         self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor, noise: StepNoise
     ) -> Tensor:
         """Update of a prior draw by perturbed data (Matheron's rule)."""
         mean, covariance = _jacobian_moments(prior, x_t, t)
-        gaussians, _ = split_terms(terms, method="MMPS", others=False)
-        start = mean + covariance.sqrt(noise(prior.grid, 1).to(mean.dtype))
-        return self._update(start, covariance, gaussians, data_streams(gaussians, noise))
+        update = _DataSpace(self, covariance, terms)
+        start = mean + covariance.draw(noise(prior.grid, 1).to(mean.dtype))
+        return update(start, data_streams(update.terms, noise))
 
-    def _update(
-        self,
-        start: Tensor,
-        covariance: JacobianCovariance,
-        terms: Sequence[Gaussian],
-        perturbations: Sequence[Tensor] | None = None,
-    ) -> Tensor:
-        residuals = [term.residual(start) for term in terms]
+
+class _DataSpace:
+    """The linear system of one update, in the space of all whitened data joined."""
+
+    def __init__(self, method: MMPS, covariance: Covariance, terms: Sequence[Term]) -> None:
+        self.method, self.covariance = method, covariance
+        self.terms, _ = split_terms(terms, method="MMPS", others=False)
+
+    def __call__(self, start: Tensor, perturbations: Sequence[Tensor] | None = None) -> Tensor:
+        """``start + C A^H W^H (I + W A C A^H W^H)^(-1) (W (y - A start) + perturbations)``."""
+        residuals = [term.residual(start) for term in self.terms]
         if perturbations is not None:
             residuals = [r + e for r, e in zip(residuals, perturbations, strict=True)]
-        shapes = [r.shape[1:] for r in residuals]
+        return start + self.spread(self.solve(_joined(residuals)))
 
-        def joined(parts: Sequence[Tensor]) -> Tensor:
-            return torch.cat([part.flatten(1) for part in parts], dim=1)
+    def conditioned(self, v: Tensor) -> Tensor:
+        """``(C - C A^H W^H (I + W A C A^H W^H)^(-1) W A C) v``."""
+        product = self.covariance(v)
+        return product - self.spread(self.solve(self.forward(product)))
 
-        def spread(r: Tensor) -> Tensor:
-            parts = r.split([shape.numel() for shape in shapes], dim=1)
-            pulled = torch.zeros_like(start)
-            for term, part, shape in zip(terms, parts, shapes, strict=True):
-                pulled = pulled + term.pullback(part.reshape(-1, *shape))
-            return covariance(pulled)
+    def forward(self, x: Tensor) -> Tensor:
+        """``W A x``."""
+        return _joined([term.forward(x) for term in self.terms])
 
-        def apply(r: Tensor) -> Tensor:
-            x = spread(r)
-            return r + joined([term.forward(x) for term in terms])
+    def spread(self, r: Tensor) -> Tensor:
+        """``C A^H W^H r``."""
+        grids = [term.operator.range for term in self.terms]
+        parts = r.split([grid.size for grid in grids], dim=1)
+        pulled = [
+            term.pullback(part.reshape(-1, *grid.shape))
+            for term, part, grid in zip(self.terms, parts, grids, strict=True)
+        ]
+        return self.covariance(torch.stack(pulled).sum(0))
 
-        weights = conjugate_gradient(
-            apply, joined(residuals), rtol=self.rtol, max_iterations=self.iterations
+    def solve(self, r: Tensor) -> Tensor:
+        """``(I + W A C A^H W^H)^(-1) r``."""
+        return conjugate_gradient(
+            lambda u: u + self.forward(self.spread(u)),
+            r,
+            rtol=self.method.rtol,
+            max_iterations=self.method.iterations,
         ).x
-        return start + spread(weights)
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    return torch.cat([part.flatten(1) for part in parts], dim=1)
 
 
 def _jacobian_moments(prior: Prior, x_t: Tensor, t: Tensor) -> tuple[Tensor, JacobianCovariance]:

@@ -102,6 +102,7 @@ def _labelled(path: Path, scan: Scan) -> xr.Dataset:
                 "sensitivity does not fit kspace",
                 got=f"shape {sensitivity.shape}",
                 expected=f"{kspace.shape}, that of kspace",
+                mend="One map a coil, of the size of the image; or leave the maps out.",
             )
         variables["sensitivity"] = (("coil", *axes), sensitivity, {"units": "1"})
     # A mask derived once and stored with its k-space stays a derived one.
@@ -162,7 +163,12 @@ def _mask(kspace: Array, given: Array | None) -> Array:
                 mend="Multiply kspace by the mask to hold them out, or correct the mask.",
             )
     if not mask.any():
-        raise InputError("no sample was acquired", got="a mask or kspace of zeros only")
+        raise InputError(
+            "no sample was acquired",
+            got="a mask or kspace of zeros only",
+            expected="at least one sample",
+            mend="Check that the file holds what was measured.",
+        )
     return mask
 
 
@@ -184,6 +190,7 @@ def _as_mask(mask: Array, shape: tuple[int, ...]) -> Array:
             "the mask does not fit kspace",
             got=f"shape {mask.shape}",
             expected=f"{shape}, or lines ({shape[-1]},)",
+            mend="Crop, pad or transpose it as k-space was, or leave it out.",
         ) from None
 
 
@@ -195,6 +202,7 @@ def _noise_std(given: object, n_coils: int) -> float | list[float]:
             "noise_std of the file is not a noise level",
             got=repr(given),
             expected=f"one positive number, or one for each of {n_coils} coils",
+            mend="Leave it out of the file to have it estimated.",
         )
     _check_finite("noise_std", values)
     return float(values.item()) if values.size == 1 else [float(std) for std in values]

@@ -39,12 +39,16 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> None:
         return
     if not overwrite:
         raise OutputExistsError(
-            f"output {path} exists", mend="Choose another path or ask for overwrite."
+            f"output {path} exists",
+            got="a folder" if path.is_dir() else "a file",
+            expected="a path that is free",
+            mend="Choose another path, or ask to overwrite it (--overwrite, overwrite=True).",
         )
     if not any((path / name).is_file() for name in _ZARR_FILES):
         raise OutputExistsError(
             f"output {path} exists and is not a Zarr store",
             got="a folder" if path.is_dir() else "a file",
+            expected="a Zarr store, or a path that is free",
             mend="Only Zarr stores are overwritten; remove it yourself or choose another path.",
         )
 

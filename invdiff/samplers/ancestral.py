@@ -1,13 +1,17 @@
 r"""The covariance-corrected ancestral kernel: the default sampler.
 
 DDPM's step keeps only the mean of ``x_0`` given ``x_t`` and so loses its spread (34 % of the
-variance in 32 steps). Here a draw of ``x_0`` takes its place::
+variance in 32 steps). Here a draw of ``x_0`` takes its place, and part of the noise is renewed::
 
-    z_s = a z_t + (1 - a) x_0' + sqrt(r_s^2 (1 - a)) eps,   x_0' ~ N(m, C),   a = r_s^2 / r_t^2
+    z_s = x_0' + b (z_t - x_0') + sqrt(r_s^2 - b^2 r_t^2) eps
+    x_0' ~ N(m, C),   b = keep r_s^2 / r_t^2
 
-which is the exact transition ``p(z_s | z_t, x_0)`` averaged over the model's ``p(x_0 | z_t)``: with
-exact Gaussian moments there is no discretisation error at any number of steps. With a conditioning
-that has no covariance (DPS, PiGDM) it reduces to DDPM (Ho et al. 2020, arXiv 2006.11239).
+``keep = 1`` is the transition ``p(z_s | z_t, x_0)`` averaged over the model's ``p(x_0 | z_t)``;
+``keep = 0`` forgets ``z_t`` (decoupled annealing, as in Zhang et al. 2024, arXiv 2407.01521). For
+every ``keep``, exact Gaussian moments leave no discretisation error at any number of steps. Where
+the moments are not exact, ``keep = 1`` carries early errors along (wrong weights of modes, too much
+spread) and ``keep = 0`` lets less of the spread through. With a conditioning that has no covariance
+(DPS, PiGDM), ``keep = 1`` is DDPM (Ho et al. 2020, arXiv 2006.11239).
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from invdiff.errors import InputError
 from invdiff.noise import StepNoise
 from invdiff.protocols import Prior
 from invdiff.samplers.base import RatioSampler, SamplerState, Walk
@@ -29,9 +34,19 @@ class Ancestral(RatioSampler):
 
     Args:
         steps: number of steps.
+        keep: share of the old noise that is kept.
+
+    Raises:
+        InputError: fewer than one step, or ``keep`` outside [0, 1].
     """
 
-    steps: int = 32
+    steps: int = 24
+    keep: float = 0.75
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.keep <= 1:
+            raise InputError("keep out of range", got=self.keep, expected="0 <= keep <= 1")
 
     def advance(
         self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
@@ -40,6 +55,6 @@ class Ancestral(RatioSampler):
         x_0 = model.draw(state.x, walk.t, noise)
         if walk.ratio_s == 0:
             return x_0, ()
-        a = (walk.ratio_s / walk.ratio_t) ** 2
-        eps = noise(model.grid, 0)
-        return a * walk.z + (1 - a) * x_0 + walk.ratio_s * (1 - a) ** 0.5 * eps, ()
+        kept = self.keep * (walk.ratio_s / walk.ratio_t) ** 2
+        fresh = (walk.ratio_s**2 - kept**2 * walk.ratio_t**2) ** 0.5
+        return x_0 + kept * (walk.z - x_0) + fresh * noise(model.grid, 0), ()

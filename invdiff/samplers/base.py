@@ -66,7 +66,12 @@ class RatioSampler(ABC):
 
     def __post_init__(self) -> None:
         if self.steps < 1:
-            raise InputError("too few steps", got=f"steps={self.steps}", expected="steps >= 1")
+            raise InputError(
+                "too few steps",
+                got=f"steps={self.steps}",
+                expected="steps >= 1",
+                mend="Take about 32, or leave it to the default.",
+            )
 
     def init(
         self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device

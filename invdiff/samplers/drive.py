@@ -91,6 +91,7 @@ def sample(
             "nothing to draw",
             got=f"realizations={realizations}, batch_size={batch_size}",
             expected="both >= 1",
+            mend="Ask for at least one member, at least one at a time.",
         )
     drawn = []
     with tqdm(total=len(members) * sampler.steps, disable=not progress, unit="step") as bar:

@@ -62,6 +62,7 @@ class CartesianMRI(Linear):
                 "sensitivity does not fit the image",
                 got=tuple(sensitivity.shape),
                 expected=f"(n_coils, {', '.join(map(str, domain.shape))})",
+                mend="Crop, pad or transpose it as the image was.",
             )
         dims, shape = tuple(f"k{dim}" for dim in domain.dims), domain.shape
         if sensitivity is not None:
@@ -169,6 +170,7 @@ def _check_sensitivity(sensitivity: Tensor) -> None:
             "sensitivity does not look like coil maps",
             got=tuple(sensitivity.shape),
             expected="(n_coils, y, x) or (n_coils, z, y, x)",
+            mend="Give a single coil an axis of length 1.",
         )
     check_finite(sensitivity, "sensitivity")
 

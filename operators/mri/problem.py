@@ -39,12 +39,8 @@ def cartesian_problem(
         ShapeError: noise levels or maps of another number of coils.
         NoiseLevelError: a noise level that is not positive.
     """
-    missing = [name for name in ("kspace", "mask") if name not in arrays]
-    if missing:
-        raise InputError("arrays of the scan are missing", got=sorted(arrays), expected=missing)
+    _check(arrays)
     kspace, mask = arrays["kspace"], arrays["mask"]
-    if not kspace.is_complex():
-        raise DTypeError("k-space is real", got=kspace.dtype, expected="complex values")
     covariance = _covariance(kspace, mask, noise_std)
     if len(kspace) == 1:  # the sensitivity of a single coil is part of the image
         level = float(covariance[0, 0].real.sqrt())
@@ -59,6 +55,41 @@ def cartesian_problem(
     return Problem(CartesianMRI(mask, sensitivity), white, 1.0, scale)
 
 
+def _check(arrays: Mapping[str, Tensor]) -> None:
+    """Raise unless the arrays are there and fit together."""
+    missing = [name for name in ("kspace", "mask") if name not in arrays]
+    if missing:
+        raise InputError(
+            "arrays of the scan are missing",
+            got=sorted(arrays),
+            expected=f"also {missing}",
+            mend="Read the file with invdiff.io.read_kspace.",
+        )
+    kspace, mask = arrays["kspace"], arrays["mask"]
+    for name in ("kspace", "sensitivity"):
+        if name in arrays and not arrays[name].is_complex():
+            raise DTypeError(
+                f"{name} is real",
+                got=arrays[name].dtype,
+                expected="complex values",
+                mend="Join its real and imaginary parts, as with torch.complex.",
+            )
+    if tuple(kspace.shape[1:]) != tuple(mask.shape):
+        raise ShapeError(
+            "kspace and mask do not fit together",
+            got=f"kspace {tuple(kspace.shape)}, mask {tuple(mask.shape)}",
+            expected="(coil, *image) and (*image)",
+            mend="Give a single coil an axis of length 1; crop or pad both alike.",
+        )
+    if "sensitivity" in arrays and arrays["sensitivity"].shape != kspace.shape:
+        raise ShapeError(
+            "sensitivity does not fit kspace",
+            got=tuple(arrays["sensitivity"].shape),
+            expected=tuple(kspace.shape),
+            mend="One map a coil, of the size of the image.",
+        )
+
+
 def _covariance(kspace: Tensor, mask: Tensor, noise_std: float | Sequence[float] | None) -> Tensor:
     """Noise covariance between coils, given or estimated."""
     if noise_std is None:
@@ -67,8 +98,18 @@ def _covariance(kspace: Tensor, mask: Tensor, noise_std: float | Sequence[float]
         return estimate_coil_covariance(kspace, mask)
     levels = torch.as_tensor(noise_std, dtype=kspace.dtype.to_real())
     if levels.ndim and levels.shape != (len(kspace),):
-        raise ShapeError("noise levels", got=tuple(levels.shape), expected=f"({len(kspace)},)")
+        raise ShapeError(
+            "noise levels do not fit the coils",
+            got=f"{tuple(levels.shape)} levels",
+            expected=f"one number or {len(kspace)}",
+            mend="Give one for each coil, in their order.",
+        )
     levels = levels.expand(len(kspace))
     if not (torch.isfinite(levels) & (levels > 0)).all():
-        raise NoiseLevelError("noise level", got=noise_std, expected="finite numbers > 0")
+        raise NoiseLevelError(
+            "noise level is not positive",
+            got=noise_std,
+            expected="finite numbers > 0, in the units of kspace",
+            mend="Leave it out to have it estimated from the outermost samples.",
+        )
     return torch.diag(levels.square()).to(kspace.dtype)

@@ -31,7 +31,12 @@ def foreground_percentile(image: Tensor, *, percentile: float = 99.0) -> float:
 
     foreground = magnitude[magnitude > 0.1 * quantile(magnitude, 0.99)]
     if foreground.numel() == 0:
-        raise InputError("image has no foreground", got="zeros", expected="some signal")
+        raise InputError(
+            "image has no foreground",
+            got="zeros",
+            expected="some signal",
+            mend="Check that k-space is centred and its centre was acquired.",
+        )
     return quantile(foreground, percentile / 100)
 
 

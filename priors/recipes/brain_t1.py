@@ -35,14 +35,14 @@ VALIDATION_SUBJECTS = (15, 16)
 PATCH = 96
 CONFIG = UNetConfig(widths=(80, 112, 144))
 SIGMA_DATA = 0.3
-RECIPE = TrainingRecipe(steps=5000)
+RECIPE = TrainingRecipe(steps=4000)
 SCHEDULE = VE(ratio_min=0.005, ratio_max=8.0)
 N_SLICES = 24  # of the validation subjects, for the spectra and again for the figures
 SEED_FIT, SEED_JUDGE = 1, 2
 CARD = {
     "name": "brain-t1",
-    "data": "Synthetic T1-like complex axial slices, 1 mm, drawn by invdiff.priors.brain from label "
-    "maps of 16 heads (SynthSeg); subjects 1-14 for training, 15-16 for spectra and metrics. "
+    "data": "Synthetic T1-like complex axial slices, 1 mm, drawn by invdiff.priors.brain from "
+    "label maps of 16 heads (SynthSeg); subjects 1-14 for training, 15-16 for spectra and metrics. "
     "Magnitude about 1 at the 99th percentile of the foreground, smooth random phase.",
     "licence": "BSD-3-Clause; label maps: Apache-2.0 (BBillot/SynthSeg)",
     "intended_use": "Research on reconstruction of axial brain slices; no clinical use.",
