@@ -19,7 +19,6 @@ from invdiff.calibration import coverage
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.noise import NoiseField
-from invdiff.operators.deepinv import from_channels, to_channels
 from invdiff.operators.deepinv import to_deepinv as to_physics
 from invdiff.operators.mri import CartesianMRI, birdcage
 from invdiff.priors.deepinv import to_deepinv
@@ -148,9 +147,9 @@ def dps(scan: Scan, prior: Prior, weight: float, *, n: int, steps: int, seed: in
     )
     model = DPS(to_deepinv(prior), solver=solver, weight=weight, minus_one_one=False)
     model.data_fidelity.clip = None
-    y = to_channels(scan.y[None], scan.operator.range)
+    y = scan.operator.range.to_channels(scan.y[None])
     drawn = model(y, to_physics(scan.operator), x_init=(n, 2, *scan.operator.domain.shape))
-    return from_channels(drawn.float(), scan.operator.domain)
+    return scan.operator.domain.from_channels(drawn.float())
 
 
 def diffpir(
@@ -172,7 +171,7 @@ def diffpir(
 
     physics = to_physics(scan.operator)
     physics.max_iter = 10
-    y = to_channels(scan.y[None], scan.operator.range)
+    y = scan.operator.range.to_channels(scan.y[None])
     offset = physics.A(torch.full((1, 2, *scan.operator.domain.shape), WITHIN))
     model = DiffPIR(
         Mapped(),
@@ -184,7 +183,7 @@ def diffpir(
     )
     mapped = ((y + offset) / width).expand(n, *y.shape[1:])
     drawn = width * model(mapped, physics, seed=1 + seed) - WITHIN
-    return from_channels(drawn, scan.operator.domain)
+    return scan.operator.domain.from_channels(drawn)
 
 
 def tune(method: Method, grid: Sequence[float], cases: Sequence[tuple[Scan, Tensor]]) -> float:

@@ -12,37 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff.errors import NoiseLevelError, ShapeError, UnsupportedError
+from invdiff.errors import NoiseLevelError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.operators.base import Linear
 from invdiff.protocols import LinearOperator
 
-__all__ = ["DeepinvLinear", "from_channels", "from_deepinv", "to_channels", "to_deepinv"]
-
-
-def to_channels(x: Tensor, grid: Grid) -> Tensor:
-    """``(batch, *grid.shape)`` in deepinv's layout."""
-    if grid.is_complex:
-        return torch.view_as_real(x.resolve_conj()).movedim(-1, 1)
-    return x[:, None] if grid.ndim == 2 else x
-
-
-def from_channels(x: Tensor, grid: Grid) -> Tensor:
-    """Inverse of `to_channels`.
-
-    Raises:
-        ShapeError: a tensor that is not of this grid in deepinv's layout.
-    """
-    channels = (2,) if grid.is_complex else (1,) if grid.ndim == 2 else ()
-    if tuple(x.shape[1:]) != channels + grid.shape:
-        raise ShapeError(
-            f"not a field of {grid.dims} in deepinv's layout",
-            got=tuple(x.shape),
-            expected=f"(batch, {', '.join(map(str, channels + grid.shape))})",
-        )
-    if grid.is_complex:
-        return torch.view_as_complex(x.movedim(1, -1).contiguous())
-    return x[:, 0] if channels else x
+__all__ = ["DeepinvLinear", "from_deepinv", "to_deepinv"]
 
 
 class DeepinvLinear(Linear):
@@ -80,10 +55,10 @@ class DeepinvLinear(Linear):
         return moved
 
     def _forward(self, x: Tensor) -> Tensor:
-        return from_channels(self.physics.A(to_channels(x, self.domain)), self.range)
+        return self.range.from_channels(self.physics.A(self.domain.to_channels(x)))
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        return from_channels(self.physics.A_adjoint(to_channels(y, self.range)), self.domain)
+        return self.domain.from_channels(self.physics.A_adjoint(self.range.to_channels(y)))
 
     @property
     def n_data(self) -> int:
@@ -109,7 +84,7 @@ def to_deepinv(operator: LinearOperator, *, noise_std: float | None = None) -> A
             each channel.
 
     Returns:
-        ``deepinv.physics.LinearPhysics`` from ``to_channels`` fields to ``to_channels`` data.
+        ``deepinv.physics.LinearPhysics`` from fields to data, both in real channels.
 
     Raises:
         NoiseLevelError: a noise level that is not positive.
@@ -125,15 +100,15 @@ def to_deepinv(operator: LinearOperator, *, noise_std: float | None = None) -> A
 
     # deepinv hands its own parameters on to A and A_adjoint; ours have none.
     def forward(x: Tensor, **_: Any) -> Tensor:
-        return to_channels(operator(from_channels(x, domain)), range)
+        return range.to_channels(operator(domain.from_channels(x)))
 
     def adjoint(y: Tensor, **_: Any) -> Tensor:
-        return to_channels(operator.adjoint(from_channels(y, range)), domain)
+        return domain.to_channels(operator.adjoint(range.from_channels(y)))
 
     zeros = torch.zeros(1, *domain.shape, dtype=domain.dtype)
     return LinearPhysics(
         A=forward,
         A_adjoint=adjoint,
-        img_size=tuple(to_channels(zeros, domain).shape[1:]),
+        img_size=tuple(domain.to_channels(zeros).shape[1:]),
         noise_model=noise,
     )

@@ -8,7 +8,7 @@ from invdiff.errors import NoiseLevelError, ShapeError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.noise import NoiseField
 from invdiff.operators import checks
-from invdiff.operators.deepinv import from_channels, from_deepinv, to_channels, to_deepinv
+from invdiff.operators.deepinv import from_deepinv, to_deepinv
 from invdiff.operators.linear import Convolution, Mask, Matrix
 from invdiff.operators.mri import CartesianMRI, birdcage, poisson_disc
 
@@ -55,9 +55,9 @@ def test_both_ways_agree_with_deepinv_mri(shape, n_coils):
     assert wrapped.n_data == ours.n_data
 
     exported = to_deepinv(ours)
-    channels = to_channels(x, ours.domain)
+    channels = ours.domain.to_channels(x)
     assert_same(exported.A(channels), theirs.A(channels))
-    back = to_channels(y, ours.range)
+    back = ours.range.to_channels(y)
     assert_same(exported.A_adjoint(back), theirs.A_adjoint(back))
 
 
@@ -104,8 +104,8 @@ def test_channels_round_trip():
         grid(7, dtype=torch.float32),
     ):
         x = noise(g)
-        torch.testing.assert_close(from_channels(to_channels(x, g), g), x)
-    assert to_channels(noise(grid(3, 5, 4)), grid(3, 5, 4)).shape == (2, 2, 3, 5, 4)
+        torch.testing.assert_close(g.from_channels(g.to_channels(x)), x)
+    assert grid(3, 5, 4).to_channels(noise(grid(3, 5, 4))).shape == (2, 2, 3, 5, 4)
 
 
 def test_pseudoinverse_by_deepinv():
@@ -114,9 +114,7 @@ def test_pseudoinverse_by_deepinv():
     operator = CartesianMRI(torch.ones(12, 11), maps)
     x = noise(operator.domain, 1)
     physics = to_deepinv(operator)
-    found = from_channels(
-        physics.A_dagger(to_channels(operator(x), operator.range)), operator.domain
-    )
+    found = operator.domain.from_channels(physics.A_dagger(operator.range.to_channels(operator(x))))
     assert (found - x).norm() < 1e-3 * x.norm()
 
 
@@ -126,9 +124,9 @@ def test_proximal_step_by_deepinv_is_our_solve():
     gamma = 0.7
     physics = to_deepinv(operator)
     physics.tol, physics.max_iter = 1e-6, 200
-    theirs = physics.prox_l2(to_channels(x, operator.domain), to_channels(y, operator.range), gamma)
+    theirs = physics.prox_l2(operator.domain.to_channels(x), operator.range.to_channels(y), gamma)
     ours = operator.solve(operator.adjoint(y) + x / gamma, 1 / gamma, 1.0, rtol=1e-6)
-    found = from_channels(theirs, operator.domain)
+    found = operator.domain.from_channels(theirs)
     assert (found - ours).norm() < 1e-3 * ours.norm()
 
 
@@ -141,7 +139,7 @@ def test_a_deepinv_algorithm_runs_on_ours():
     operator = CartesianMRI(poisson_disc(shape, 3, calibration=6, seed=0), birdcage(shape, 4))
     image = torch.zeros(1, *shape, dtype=torch.complex64)
     image[:, 6:18, 5:15] = 1 + 0.5j
-    y = to_channels(operator(image), operator.range)
+    y = operator.range.to_channels(operator(image))
     model = optim_builder(
         iteration="PGD",
         prior=TVPrior(n_it_max=20),
@@ -150,7 +148,7 @@ def test_a_deepinv_algorithm_runs_on_ours():
         params_algo={"stepsize": 1.0, "lambda": 0.01},
     )
     with torch.no_grad():
-        found = from_channels(model(y, to_deepinv(operator)), operator.domain)
+        found = operator.domain.from_channels(model(y, to_deepinv(operator)))
     zero_filled = operator.adjoint(operator(image))
     assert (found - image).norm() < 0.5 * (zero_filled - image).norm()
 

@@ -9,7 +9,6 @@ from invdiff.errors import InputError, ShapeError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.noise import NoiseField
-from invdiff.operators.deepinv import to_channels
 from invdiff.operators.deepinv import to_deepinv as to_physics
 from invdiff.operators.linear import Mask
 from invdiff.operators.mri import CartesianMRI, birdcage, poisson_disc
@@ -94,14 +93,14 @@ def test_the_range_of_values_is_mapped():
 def test_levels_beyond_the_schedule_are_those_at_its_ends():
     prior = smooth_prior(COMPLEX)
     denoiser = to_deepinv(prior)
-    x = to_channels(fields(COMPLEX), COMPLEX)
+    x = COMPLEX.to_channels(fields(COMPLEX))
     largest, smallest = (r * 0.5**0.5 for r in (prior.schedule.ratio_max, prior.schedule.ratio_min))
     torch.testing.assert_close(denoiser(x, 10 * largest), denoiser(x / 10, largest))
     torch.testing.assert_close(denoiser(x, 0.0), denoiser(x, smallest))
 
 
 def test_gradients_pass_through():
-    x = to_channels(fields(COMPLEX), COMPLEX).clone().requires_grad_()
+    x = COMPLEX.to_channels(fields(COMPLEX)).clone().requires_grad_()
     torch.autograd.gradcheck(
         lambda v: to_deepinv(smooth_prior(COMPLEX.with_dtype(torch.complex128)))(v, 0.3),
         x.detach()[:1].double().requires_grad_(),
@@ -187,11 +186,11 @@ def scan():
     operator = CartesianMRI(mask, birdcage(COMPLEX.shape, 3))
     noise = fields(operator.range, 1, seed=3)
     y = operator(filtered[None]) + 0.02 * noise * mask
-    return prior, filtered, operator, to_channels(y, operator.range)
+    return prior, filtered, operator, operator.range.to_channels(y)
 
 
 def nrmse(channels: Tensor, x: Tensor) -> float:
-    return float((channels - to_channels(x[None], COMPLEX)).norm() / x.norm())
+    return float((channels - COMPLEX.to_channels(x[None])).norm() / x.norm())
 
 
 def test_dps_of_deepinv_runs_with_our_prior(scan):
