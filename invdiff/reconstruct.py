@@ -100,6 +100,7 @@ def reconstruct(
         "sampler": sampler,
         "conditioning": conditioning,
         "operator": operator,
+        "noise_std": noise if isinstance(noise, float | int) else type(noise).__name__,
         "scale": scale,
         "batch_size": batch_size,
         "device": str(device),

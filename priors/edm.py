@@ -63,8 +63,8 @@ class EDMNetwork(nn.Module):
             noise: standard normal, the same shape.
             sigma: noise levels ``(b,)``.
             positions: ``(b, positions, h, w)``.
-            variance_weight: weight of the second term; its residual is detached, so the mean is
-                trained by the EDM loss alone.
+            variance_weight: weight of the second term; its residual is detached, so that it moves
+                the mean only through features that both share.
 
         Returns:
             The total (a scalar) and the squared error per sample ``(b,)`` in units of ``c_out``.

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from invdiff.errors import ChecksumError, InputError, UnknownNameError
+from invdiff.errors import ChecksumError, InputError, OutputExistsError, UnknownNameError
 from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
-from invdiff.priors.network import NetworkPrior
+from invdiff.priors.network import NetworkPrior, position_channels
 from invdiff.priors.spectral import ErrorSpectra
 from invdiff.priors.unet import UNetConfig
 from invdiff.schedule import VE
@@ -74,18 +74,22 @@ def brain_t1() -> NetworkPrior:
     return _read(Path(__file__).parent / "weights" / "brain-t1")
 
 
-def save(prior: NetworkPrior, path: str | Path, card: Mapping[str, object]) -> Path:
+def save(
+    prior: NetworkPrior, path: str | Path, card: Mapping[str, object], *, overwrite: bool = False
+) -> Path:
     """Store a prior; weights are rounded to half precision.
 
     Args:
         prior: to store.
         path: without suffix; ``.safetensors`` and ``.json`` are added.
         card: must tell name, data, licence, recipe, seed and metrics.
+        overwrite: replace a stored prior.
 
     Returns:
         The path of the weights.
 
     Raises:
+        OutputExistsError: a stored prior at this path, without ``overwrite``.
         InputError: a card that leaves something out or that JSON cannot hold, or a schedule other
             than VE, which is the one that is stored.
     """
@@ -97,8 +101,19 @@ def save(prior: NetworkPrior, path: str | Path, card: Mapping[str, object]) -> P
             expected="VE",
             mend="Give the prior a VE schedule of the same ratios: samplers see no difference.",
         )
+    if not torch.equal(prior.positions.cpu(), position_channels(prior.grid.shape)):
+        raise InputError(
+            "the prior is a window of a larger one",
+            got=prior,
+            expected="the positions of its own grid",
+            mend="Store prior.on(grid), the prior on a whole grid.",
+        )
     stem = Path(path)
     weights = _file(stem, "safetensors")
+    if weights.exists() and not overwrite:
+        raise OutputExistsError(
+            "a prior is stored here", got=weights.name, mend="Choose another path, or overwrite."
+        )
     weights.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
         f"network.{key}": value.detach().cpu().half().contiguous()

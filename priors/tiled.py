@@ -42,6 +42,7 @@ class TiledPrior(SpectralPrior):
             )
         self.prior, self.grid, self.overlap = prior, grid, overlap
         self.schedule = prior.schedule
+        self.card = dict(getattr(prior, "card", {}))
         starts = [_starts(n, p, overlap) for n, p in zip(grid.shape, tile, strict=True)]
         self._windows = [
             tuple(slice(i, i + p) for i, p in zip(corner, tile, strict=True))

@@ -21,7 +21,7 @@ from scipy.special import ndtri
 from torch import Tensor
 from tqdm import tqdm
 
-from invdiff.errors import DivergedError
+from invdiff.errors import DivergedError, InputError
 from invdiff.priors.edm import EDMNetwork
 
 __all__ = ["Batch", "TrainingRecipe", "prefetch", "train"]
@@ -45,6 +45,9 @@ class TrainingRecipe:
         max_norm: gradient clipping.
         variance_weight: weight of the error estimate's likelihood.
         seed: of noise levels and noise.
+
+    Raises:
+        InputError: numbers that make no run.
     """
 
     steps: int
@@ -57,6 +60,12 @@ class TrainingRecipe:
     max_norm: float = 1.0
     variance_weight: float = 0.1
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.warmup < 1 or not 0 < self.decay <= 1:
+            raise InputError(
+                "not a recipe", got=self, expected="steps >= 1, warmup >= 1, 0 < decay <= 1"
+            )
 
     def rate(self, step: int) -> float:
         """Learning rate of a step."""

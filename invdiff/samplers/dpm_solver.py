@@ -48,11 +48,14 @@ class DPMSolver(RatioSampler):
 class SDEDPMSolver(RatioSampler):
     """SDE-DPM-Solver++(2M): fresh noise at each step, which forgets earlier errors.
 
+    Second order in law (its variance); one pass a step.
+
     Args:
         steps: number of steps.
     """
 
     steps: int = 64
+    order: ClassVar[int] = 2
 
     def advance(
         self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState

@@ -75,7 +75,9 @@ class BrainBatches:
 def main(
     labels: Path,
     out: Annotated[Path, typer.Option(help="Where the prior is written.")] = Path("brain-t1"),
+    *,
     checkpoint: Annotated[Path | None, typer.Option(help="Resume from and write to.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a stored prior.")] = False,
 ) -> None:
     """Train, fit the spectra of the error, validate, and save weights with their card."""
     maps = LabelMaps.load(labels)
@@ -86,7 +88,7 @@ def main(
         checkpoint=checkpoint,
     )
     prior, metrics = fit(network, BrainGenerator(maps.of_subjects(VALIDATION_SUBJECTS)))
-    hub.save(prior, out, {**CARD, "metrics": metrics})
+    hub.save(prior, out, {**CARD, "metrics": metrics}, overwrite=overwrite)
 
 
 def fit(
