@@ -28,10 +28,17 @@ class Solution(NamedTuple):
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
     """``Re <a, b>`` of each member, shaped to broadcast over its field."""
-    if a.is_complex():
-        a, b = torch.view_as_real(a), torch.view_as_real(b)
-        return (a * b).flatten(1).sum(1).reshape(-1, *(1,) * (a.ndim - 2))
-    return (a * b).flatten(1).sum(1).reshape(-1, *(1,) * (a.ndim - 1))
+    products: Tensor = torch.linalg.vecdot(_as_real(a).flatten(1), _as_real(b).flatten(1))
+    return products.reshape(-1, *(1,) * (a.ndim - 1))
+
+
+def _as_real(a: Tensor) -> Tensor:
+    return torch.view_as_real(a) if a.is_complex() else a
+
+
+def _spread(factor: Tensor, a: Tensor) -> Tensor:
+    """A factor of each member, shaped to broadcast over the real view of ``a``."""
+    return factor[..., None] if a.is_complex() else factor
 
 
 def conjugate_gradient(
@@ -57,24 +64,24 @@ def conjugate_gradient(
             error, which ``|r|_M`` underestimates wherever ``M`` is a poor guess of ``K^-1``.
         max_iterations: stop all.
     """
-    x = torch.zeros_like(b)
-    r = b
+    # Updates are made in place on real views of private copies: half the cost of complex ones.
+    x, r = torch.zeros_like(b), b.clone()
     z = precondition(r) if precondition else r
-    p, rho = z, _dot(r, z)
-    start = rho
+    p = z.clone()
+    rho = start = _dot(r, z)
     iterations = 0
     while iterations < max_iterations:
         active = (rho > rtol**2 * start) & (_dot(r, r) > atol**2)
         if not bool(active.any()):
             break
         q = apply(p)
-        curvature = _dot(p, q)
-        step = torch.where(active, rho / torch.where(active, curvature, 1), 0)
-        x = x + step * p
-        r = r - step * q
+        step = torch.where(active, rho / torch.where(active, _dot(p, q), 1), 0)
+        _as_real(x).addcmul_(_as_real(p), _spread(step, x))
+        _as_real(r).addcmul_(_as_real(q), _spread(-step, r))
         z = precondition(r) if precondition else r
         rho_next = _dot(r, z)
-        p = z + torch.where(active, rho_next / torch.where(active, rho, 1), 0) * p
+        turn = torch.where(active, rho_next / torch.where(active, rho, 1), 0)
+        _as_real(p).mul_(_spread(turn, p)).add_(_as_real(z))
         rho = rho_next
         iterations += 1
     residual = (rho / start.clamp_min(torch.finfo(rho.dtype).tiny)).sqrt().flatten()

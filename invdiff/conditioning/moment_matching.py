@@ -119,8 +119,8 @@ class _Update:
         precisions = [term.precision_spectrum for term in self.gaussians]
         if spectrum is None or any(p is None for p in precisions):
             return None
-        diagonal = 1 + spectrum * _total(p for p in precisions if p is not None)
-        return lambda b: b / diagonal
+        inverse = 1 / (1 + spectrum * _total(p for p in precisions if p is not None))
+        return lambda b: inverse * b
 
     def _gradient(self, term: Term) -> Tensor:
         with torch.enable_grad():
