@@ -18,6 +18,7 @@ from invdiff.protocols import Operator, Prior, Term
 from invdiff.provenance import describe
 from invdiff.samplers import Ancestral, sample
 from invdiff.samplers.base import RatioSampler
+from invdiff.samplers.drive import member_numbers
 
 __all__ = ["reconstruct"]
 
@@ -78,7 +79,7 @@ def reconstruct(
             expected="a finite number > 0",
             mend="For k-space take invdiff.operators.mri.image_scale.",
         )
-    members = _members(realizations, batch_size)
+    members = member_numbers(realizations, batch_size)
     batch_size = min(batch_size, len(members))
     sampler, conditioning = sampler or Ancestral(), conditioning or MomentMatching()
 
@@ -109,25 +110,6 @@ def reconstruct(
     # Equal grids may differ in their labels: those of the operator go first.
     grid = replace(prior.grid, coords={**prior.grid.coords, **operator.domain.coords})
     return _dataset(fields * scale, misfit, grid, members=members, name=name, attrs=attrs)
-
-
-def _members(realizations: int | Sequence[int], batch_size: int) -> list[int]:
-    members = list(range(realizations)) if isinstance(realizations, int) else list(realizations)
-    if not members or batch_size < 1:
-        raise InputError(
-            "nothing to draw",
-            got=f"realizations={realizations}, batch_size={batch_size}",
-            expected="both >= 1",
-            mend="Ask for at least one member, at least one at a time.",
-        )
-    if min(members) < 0 or len(set(members)) < len(members):
-        raise InputError(
-            "realizations are not the numbers of members",
-            got=members,
-            expected="distinct integers >= 0",
-            mend="Name each member once; an int asks for that many from 0.",
-        )
-    return members
 
 
 def _dataset(

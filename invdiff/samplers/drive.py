@@ -13,7 +13,7 @@ from invdiff.noise import NoiseField
 from invdiff.protocols import Prior
 from invdiff.samplers.base import RatioSampler, SamplerState
 
-__all__ = ["iterate", "sample"]
+__all__ = ["iterate", "member_numbers", "sample"]
 
 
 def iterate(
@@ -85,14 +85,7 @@ def sample(
     Raises:
         InputError: no members, or a batch size below one.
     """
-    members = list(range(realizations)) if isinstance(realizations, int) else list(realizations)
-    if not members or batch_size < 1:
-        raise InputError(
-            "nothing to draw",
-            got=f"realizations={realizations}, batch_size={batch_size}",
-            expected="both >= 1",
-            mend="Ask for at least one member, at least one at a time.",
-        )
+    members = member_numbers(realizations, batch_size)
     drawn = []
     with tqdm(total=len(members) * sampler.steps, disable=not progress, unit="step") as bar:
         for start in range(0, len(members), batch_size):
@@ -105,3 +98,27 @@ def sample(
                 last = state
             drawn.append(last.x[: len(wanted)])
     return torch.cat(drawn)
+
+
+def member_numbers(realizations: int | Sequence[int], batch_size: int) -> list[int]:
+    """Numbers of the members asked for: given, or that many from 0.
+
+    Raises:
+        InputError: none, one twice, a negative one, or a batch size below one.
+    """
+    members = list(range(realizations)) if isinstance(realizations, int) else list(realizations)
+    if not members or batch_size < 1:
+        raise InputError(
+            "nothing to draw",
+            got=f"realizations={realizations}, batch_size={batch_size}",
+            expected="both >= 1",
+            mend="Ask for at least one member, at least one at a time.",
+        )
+    if min(members) < 0 or len(set(members)) < len(members):
+        raise InputError(
+            "realizations are not the numbers of members",
+            got=members,
+            expected="distinct integers >= 0",
+            mend="Name each member once; an int asks for that many from 0.",
+        )
+    return members
