@@ -53,8 +53,10 @@ class Ancestral(RatioSampler):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Draw ``x_0``, then ``z_s`` given it."""
         x_0 = model.draw(state.x, walk.t, noise)
-        if walk.ratio_s == 0:
-            return x_0, ()
         kept = self.keep * (walk.ratio_s / walk.ratio_t) ** 2
         fresh = (walk.ratio_s**2 - kept**2 * walk.ratio_t**2) ** 0.5
         return x_0 + kept * (walk.z - x_0) + fresh * noise(model.grid, 0), ()
+
+    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+        """A draw of ``x_0``: what spread is left belongs to the posterior."""
+        return model.draw(x_t, t, noise)

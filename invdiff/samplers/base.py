@@ -96,14 +96,21 @@ class RatioSampler(ABC):
             s,
         )
         draws = noise.at(state.realizations, state.step, state.x.device)
+        if walk.ratio_s == 0:
+            x_0 = self.finish(model, state.x, t, noise=draws)
+            return SamplerState(x_0, state.step + 1, state.realizations)
         z, memory = self.advance(model, walk, draws, state=state)
         return SamplerState(alpha_s * z, state.step + 1, state.realizations, memory)
+
+    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+        """The last step, to ratio zero: ``E[x_0 | x_t]``."""
+        return model.denoise(x_t, t)
 
     @abstractmethod
     def advance(
         self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """``z`` at the end of the step, and the new memory."""
+        """``z`` at the end of a step that leaves some noise, and the new memory."""
 
 
 def save_state(state: SamplerState, path: Path) -> None:

@@ -41,8 +41,6 @@ class DDIM(RatioSampler):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Move along the flow, with a share ``eta`` of fresh noise."""
         mean = model.denoise(state.x, walk.t)
-        if walk.ratio_s == 0:
-            return mean, ()
         fresh = self.eta * walk.ratio_s * (1 - (walk.ratio_s / walk.ratio_t) ** 2) ** 0.5
         kept = (walk.ratio_s**2 - fresh**2) ** 0.5
         z = mean + kept / walk.ratio_t * (walk.z - mean)

@@ -37,8 +37,6 @@ class DPMSolver(RatioSampler):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Exponential two-step update; first order at both ends of the walk."""
         mean = model.denoise(state.x, walk.t)
-        if walk.ratio_s == 0:
-            return mean, ()
         decay = walk.ratio_s / walk.ratio_t
         slope = _extrapolated(mean, model, walk, state=state, steps=self.steps)
         return decay * walk.z + (1 - decay) * slope, (mean,)
@@ -62,8 +60,6 @@ class SDEDPMSolver(RatioSampler):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Exponential two-step update with noise."""
         mean = model.denoise(state.x, walk.t)
-        if walk.ratio_s == 0:
-            return mean, ()
         decay = (walk.ratio_s / walk.ratio_t) ** 2
         slope = _extrapolated(mean, model, walk, state=state, steps=self.steps)
         fresh = walk.ratio_s * (1 - decay) ** 0.5

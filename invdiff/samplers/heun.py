@@ -31,10 +31,8 @@ class Heun(RatioSampler):
     def advance(
         self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Trapezoidal step; Euler where the ratio reaches zero."""
+        """Trapezoidal step."""
         mean = model.denoise(state.x, walk.t)
-        if walk.ratio_s == 0:
-            return mean, ()
         slope = (walk.z - mean) / walk.ratio_t
         h = walk.ratio_s - walk.ratio_t
         z = walk.z + h * slope
