@@ -10,6 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -128,6 +129,10 @@ class SpectralCovariance(Covariance):
             return self.power
         return self.power * self.std.square().mean(self._axes, keepdim=True)
 
+    @cached_property
+    def _amplitude(self) -> Tensor:
+        return self.power.sqrt()
+
     @property
     def _axes(self) -> tuple[int, ...]:
         return tuple(range(-self.power.ndim, 0))
@@ -139,14 +144,14 @@ class SpectralCovariance(Covariance):
 
     def sqrt(self, u: Tensor) -> Tensor:
         """``D F^H S^(1/2) u``; for a real field ``u`` are the coefficients of one."""
-        x: Tensor = torch.fft.ifftn(self.power.sqrt() * u, dim=self._axes, norm="ortho")
+        x: Tensor = torch.fft.ifftn(self._amplitude * u, dim=self._axes, norm="ortho")
         if not self.is_complex:
             x = x.real
         return x if self.std is None else self.std * x
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
         """``S^(1/2) F D v``."""
-        return self.power.sqrt() * self.coordinates(v if self.std is None else self.std * v)
+        return self._amplitude * self.coordinates(v if self.std is None else self.std * v)
 
 
 class ProductCovariance(Covariance):

@@ -16,7 +16,7 @@ from invdiff.errors import DTypeError, NonFiniteError, ShapeError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Grid"]
+__all__ = ["Grid", "check_finite"]
 
 
 @dataclass(frozen=True)
@@ -143,14 +143,7 @@ class Grid:
                 mend="Convert it explicitly with .astype, or take .real or abs().",
             )
         tensor = torch.from_numpy(np.array(array.values, order="C")).to(self.dtype)
-        if not torch.isfinite(tensor).all():
-            n_bad = int((~torch.isfinite(tensor)).sum())
-            raise NonFiniteError(
-                f"{name} holds NaN or Inf",
-                got=f"{n_bad} of {self.size} values",
-                expected="finite values",
-                mend="Mask, fill or repair them first; nothing is dropped silently.",
-            )
+        check_finite(tensor, name)
         return tensor
 
     def to_dataarray(
@@ -211,3 +204,20 @@ class Grid:
             )
         if x.is_complex() != self.is_complex:
             raise DTypeError(f"{name} is of another kind", got=x.dtype, expected=self.dtype)
+
+
+def check_finite(values: Tensor, name: str) -> None:
+    """Raise NonFiniteError unless all values are finite.
+
+    Args:
+        values: real or complex.
+        name: of the values, for the message.
+    """
+    if not torch.isfinite(values).all():
+        n_bad = int((~torch.isfinite(values)).sum())
+        raise NonFiniteError(
+            f"{name} holds NaN or Inf",
+            got=f"{n_bad} of {values.numel()} values",
+            expected="finite values",
+            mend="Repair them, or set them to zero and leave them out of the mask.",
+        )

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from invdiff.errors import NoiseLevelError, NonFiniteError, ShapeError, UnsupportedError
+from invdiff.errors import NoiseLevelError, ShapeError, UnsupportedError
+from invdiff.grid import check_finite
 from invdiff.protocols import LinearOperator, Operator
 
 __all__ = ["AxisCovariance", "Gaussian", "NoiseModel"]
@@ -53,11 +54,9 @@ class Gaussian:
 
     def __init__(self, y: Tensor, operator: Operator, noise: NoiseModel) -> None:
         operator.range.check(y[None], name="data")
-        if not torch.isfinite(y).all():
-            raise NonFiniteError(
-                "data hold NaN or Inf", expected="finite values", mend="Mask them."
-            )
-        self.y, self.operator, self.noise = y, operator, noise
+        check_finite(y, "data")
+        self.y, self.operator = y, operator
+        self.noise = float(noise) if isinstance(noise, int) else noise
         self._whiten, self._whiten_adjoint = _whitening(noise, operator, like=y)
 
     def __repr__(self) -> str:
@@ -100,8 +99,10 @@ class Gaussian:
     def precision_spectrum(self) -> Tensor | None:
         """Diagonal of the precision in the domain's DFT: exact for scalar noise, else a guide."""
         spectrum = self._linear.gram_spectrum
-        if spectrum is None or isinstance(self.noise, float):
-            return None if spectrum is None else spectrum / float(self.noise) ** 2  # type: ignore[arg-type]
+        if spectrum is None:
+            return None
+        if isinstance(self.noise, float):
+            return spectrum / self.noise**2
         unit = self._whiten(torch.ones_like(self.y)[None])
         return spectrum * float(unit.abs().square().mean())
 

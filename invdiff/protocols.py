@@ -10,6 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from invdiff.covariance import Covariance
@@ -164,7 +165,9 @@ class Sampler(Protocol):
         """Order of convergence in the step size."""
         ...
 
-    def init(self, model: Prior, noise: NoiseField, realizations: Sequence[int]) -> Any:
+    def init(
+        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+    ) -> Any:
         """State before the first step."""
         ...
 

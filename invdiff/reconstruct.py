@@ -14,10 +14,9 @@ from invdiff.errors import InputError, NoiseLevelError
 from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian, NoiseModel
 from invdiff.posterior import Posterior
-from invdiff.protocols import Operator, Prior, Term
+from invdiff.protocols import Operator, Prior, Sampler, Term
 from invdiff.provenance import describe
 from invdiff.samplers import Ancestral, sample
-from invdiff.samplers.base import RatioSampler
 from invdiff.samplers.drive import member_numbers
 
 __all__ = ["reconstruct"]
@@ -33,7 +32,7 @@ def reconstruct(
     noise_std: NoiseModel | None = None,
     scale: float = 1.0,
     terms: Sequence[Term] = (),
-    sampler: RatioSampler | None = None,
+    sampler: Sampler | None = None,
     conditioning: Conditioning | None = None,
     batch_size: int = 8,
     name: str = "image",

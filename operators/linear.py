@@ -7,8 +7,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
-from invdiff.grid import Grid
+from invdiff.errors import DTypeError, InputError, ShapeError
+from invdiff.grid import Grid, check_finite
 from invdiff.operators.base import Adjoint, Composed, HandWritten, Linear, Scaled, Stacked
 
 __all__ = [
@@ -24,18 +24,6 @@ __all__ = [
     "Scaled",
     "Stacked",
 ]
-
-
-def check_finite(values: Tensor, name: str) -> None:
-    """Raise NonFiniteError unless all values are finite."""
-    if not torch.isfinite(values).all():
-        n_bad = int((~torch.isfinite(values)).sum())
-        raise NonFiniteError(
-            f"{name} holds NaN or Inf",
-            got=f"{n_bad} of {values.numel()} values",
-            expected="finite values",
-            mend="Repair them, or set them to zero and leave them out of the mask.",
-        )
 
 
 def as_mask(mask: Tensor, shape: tuple[int, ...], *, name: str = "mask") -> Tensor:

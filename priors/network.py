@@ -33,7 +33,7 @@ class NetworkPrior(SpectralPrior):
 
     Args:
         network: trained.
-        spectra: of its error, None if they were not fitted (then it has no covariance).
+        spectra: of its error, from `fit_error_spectra`.
         grid: 2-D grid of the fields.
         schedule: noise levels of ``x_t``, in the units of the field.
         scale: field units of one network unit.

@@ -62,7 +62,6 @@ class RatioSampler(ABC):
 
     steps: int
     order: ClassVar[int] = 1
-    couples_members: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         if self.steps < 1:

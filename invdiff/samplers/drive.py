@@ -10,15 +10,15 @@ from tqdm import tqdm
 
 from invdiff.errors import DivergedError, InputError
 from invdiff.noise import NoiseField
-from invdiff.protocols import Prior
-from invdiff.samplers.base import RatioSampler, SamplerState
+from invdiff.protocols import Prior, Sampler
+from invdiff.samplers.base import SamplerState
 
 __all__ = ["iterate", "member_numbers", "sample"]
 
 
 def iterate(
     model: Prior,
-    sampler: RatioSampler,
+    sampler: Sampler,
     *,
     realizations: Sequence[int],
     seed: int,
@@ -62,7 +62,7 @@ def iterate(
 
 def sample(
     model: Prior,
-    sampler: RatioSampler,
+    sampler: Sampler,
     *,
     realizations: int | Sequence[int],
     seed: int,

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from invdiff.errors import DTypeError, ShapeError
-from invdiff.grid import Grid
+from invdiff.grid import Grid, check_finite
 from invdiff.operators.base import Linear
-from invdiff.operators.linear import as_mask, centred_fft, centred_ifft, check_finite
+from invdiff.operators.linear import as_mask, centred_fft, centred_ifft
 
 __all__ = ["CartesianMRI"]
 

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from invdiff.errors import InputError, ShapeError
-from invdiff.operators.linear import as_mask, check_finite
+from invdiff.grid import check_finite
+from invdiff.operators.linear import as_mask
 
 __all__ = ["estimate_coil_covariance", "estimate_noise_std", "prewhiten"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from invdiff.errors import InputError
-from invdiff.operators.linear import check_finite
+from invdiff.grid import check_finite
 from invdiff.operators.mri.cartesian import CartesianMRI
 
 __all__ = ["foreground_percentile", "image_scale"]

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from invdiff.errors import InputError, ShapeError
-from invdiff.operators.linear import check_finite
+from invdiff.grid import check_finite
 
 __all__ = ["birdcage", "calibration_shape", "espirit"]
 
