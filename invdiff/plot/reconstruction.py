@@ -1,15 +1,15 @@
-"""Pictures of results. The only module that imports matplotlib."""
+"""One reconstruction in one picture: images, uncertainty, coverage."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-__all__ = ["coverage_curve", "reconstruction_figure", "save_figure"]
+from invdiff.plot.calibration import coverage_curve
+
+__all__ = ["reconstruction_figure"]
 
 
 def reconstruction_figure(
@@ -58,16 +58,3 @@ def reconstruction_figure(
     for axis in axes[len(panels) + 1 :]:
         axis.set_visible(False)
     return figure
-
-
-def coverage_curve(curve: xr.DataArray, axis: Axes) -> None:
-    """Coverage against nominal level, with the diagonal of a calibrated ensemble."""
-    axis.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-    axis.plot(curve.level, curve, marker="o", color="C3")
-    axis.set(xlim=(0, 1), ylim=(0, 1), xlabel="nominal", aspect="equal")
-    axis.set_title("coverage of intervals", fontsize=10)
-
-
-def save_figure(figure: Figure, path: Path) -> None:
-    """Write a PNG."""
-    figure.savefig(path, dpi=110)

@@ -1,0 +1,54 @@
+"""Is the spread of an ensemble what it should be? xarray in, xarray out.
+
+Two kinds of question. *One posterior a case, one truth a case*: :func:`coverage_curve`,
+:func:`rank_histogram`, :func:`sbc`, :func:`tarp`, :func:`spread_skill`, :func:`hpd_coverage`,
+summed up in a sentence by :func:`report`. *Two ensembles of one posterior*, such as a sampler's and
+exact draws: :func:`pqmass`. :func:`conformal_factor` mends intervals that were found wrong.
+
+Pixels of a field are correlated. ``dim_independent`` names the dimension along which the cases are
+independent of each other; all doubt is then counted in cases. Without it each value counts as one
+case, which makes bands of correlated fields too narrow and their p-values too small.
+
+Members may be chunked by Dask, also along ``realization``. :func:`half_width`, :func:`ranks` and
+:func:`pit` stay lazy; the others reduce chunk by chunk and hold fields without ``realization``.
+Complex values are judged by their real and imaginary parts. Values that are not finite are refused
+unless ``where`` leaves them out.
+"""
+
+from invdiff.calibration.conformal import conformal_factor
+from invdiff.calibration.hpd import hpd_coverage
+from invdiff.calibration.intervals import (
+    binomial_interval,
+    coverage,
+    coverage_curve,
+    half_width,
+)
+from invdiff.calibration.pqmass import pqmass
+from invdiff.calibration.ranks import pit, rank_histogram, ranks
+from invdiff.calibration.report import Report, report
+from invdiff.calibration.sbc import sbc
+from invdiff.calibration.spread import spread_skill, spread_skill_curve
+from invdiff.calibration.tarp import tarp
+from invdiff.calibration.uniformity import chi_square_p_value, pit_ecdf, smooth_p_value
+
+__all__ = [
+    "Report",
+    "binomial_interval",
+    "chi_square_p_value",
+    "conformal_factor",
+    "coverage",
+    "coverage_curve",
+    "half_width",
+    "hpd_coverage",
+    "pit",
+    "pit_ecdf",
+    "pqmass",
+    "rank_histogram",
+    "ranks",
+    "report",
+    "sbc",
+    "smooth_p_value",
+    "spread_skill",
+    "spread_skill_curve",
+    "tarp",
+]

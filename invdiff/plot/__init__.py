@@ -1,0 +1,27 @@
+"""Pictures of results. The only package that imports matplotlib."""
+
+from matplotlib.figure import Figure
+
+from invdiff.plot.calibration import (
+    calibration_figure,
+    coverage_curve,
+    ecdf_difference,
+    rank_histogram,
+    spread_skill,
+    tarp_curve,
+)
+from invdiff.plot.files import png_bytes, save_figure
+from invdiff.plot.reconstruction import reconstruction_figure
+
+__all__ = [
+    "Figure",
+    "calibration_figure",
+    "coverage_curve",
+    "ecdf_difference",
+    "png_bytes",
+    "rank_histogram",
+    "reconstruction_figure",
+    "save_figure",
+    "spread_skill",
+    "tarp_curve",
+]
