@@ -53,9 +53,14 @@ class Linear(ABC):
         return self.adjoint(self(x))
 
     @property
+    def measured(self) -> Tensor | None:
+        """Booleans over the range: which values are measured; None for all."""
+        return None
+
+    @property
     def n_data(self) -> int:
         """Number of measured values in the range."""
-        return self.range.size
+        return self.range.size if self.measured is None else int(self.measured.sum())
 
     @property
     def gram_spectrum(self) -> Tensor | None:
@@ -282,6 +287,11 @@ class Composed(Linear):
         return self.outer.n_data
 
     @property
+    def measured(self) -> Tensor | None:
+        """As ``A``."""
+        return self.outer.measured
+
+    @property
     def gram_spectrum(self) -> Tensor | None:
         """Product of the two spectra, where ``B`` is a filter."""
         inner, outer = self.inner.gram_spectrum, self.outer.gram_spectrum
@@ -330,6 +340,11 @@ class Scaled(Linear):
     def n_data(self) -> int:
         """As ``A``."""
         return self.operator.n_data
+
+    @property
+    def measured(self) -> Tensor | None:
+        """As ``A``."""
+        return self.operator.measured
 
     @property
     def gram_spectrum(self) -> Tensor | None:
@@ -402,6 +417,17 @@ class Stacked(Linear):
     def n_data(self) -> int:
         """Sum over the operators."""
         return sum(operator.n_data for operator in self.operators)
+
+    @property
+    def measured(self) -> Tensor | None:
+        """Those of the operators, joined."""
+        masks = [operator.measured for operator in self.operators]
+        if all(mask is None for mask in masks):
+            return None
+        ranges = [operator.range for operator in self.operators]
+        full = [torch.ones(grid.shape, dtype=torch.bool) for grid in ranges]
+        pairs = zip(masks, full, strict=True)
+        return torch.cat([(all_ if mask is None else mask).flatten() for mask, all_ in pairs])
 
     @property
     def gram_spectrum(self) -> Tensor | None:

@@ -117,6 +117,11 @@ class Mask(Linear):
         return self(x)
 
     @property
+    def measured(self) -> Tensor:
+        """The values kept."""
+        return self.keep
+
+    @property
     def n_data(self) -> int:
         """Number of values kept."""
         return self._n_data

@@ -6,14 +6,17 @@ if __name__ != "invdiff.priors":
 
 from invdiff.priors.gaussian import GaussianPrior, StationaryGaussianPrior
 from invdiff.priors.hub import available, load, save
-from invdiff.priors.mixture import GaussianMixturePrior
+from invdiff.priors.levy import LevyPrior
+from invdiff.priors.mixture import GaussianMixturePrior, SpectralMixturePrior
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.tiled import TiledPrior
 
 __all__ = [
     "GaussianMixturePrior",
     "GaussianPrior",
+    "LevyPrior",
     "NetworkPrior",
+    "SpectralMixturePrior",
     "StationaryGaussianPrior",
     "TiledPrior",
     "available",

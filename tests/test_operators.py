@@ -26,7 +26,9 @@ from invdiff.operators.linear import (
     Stacked,
 )
 from invdiff.operators.mri import CartesianMRI
-from invdiff.protocols import LinearOperator
+from invdiff.operators.nonlinear import BlackBox, Lognormal, Saturating
+from invdiff.operators.radon import LineIntegrals
+from invdiff.protocols import LinearOperator, Operator
 
 TOLERANCE = 2e-6  # float32: a few roundings of sums over some hundred values
 
@@ -106,6 +108,8 @@ REGISTRY: dict[str, Callable[[], Linear]] = {
     ),
     "hand-written": lambda: Derivative(grid(3, 6, dtype=REAL)),
     "hand-written-adjoint": lambda: Derivative(grid(3, 5)).H,
+    "lines-real": lambda: LineIntegrals(grid(6, 7, dtype=REAL), [0.0, 0.3, 2.0], 5),
+    "lines-complex": lambda: LineIntegrals(grid(5, 4), [0.7, np.pi / 2], 6),
     "mri-single-even": lambda: mri(8, 6),
     "mri-single-odd": lambda: mri(7, 5),
     "mri-single-3d": lambda: mri(4, 5, 6),
@@ -248,6 +252,30 @@ def test_fourier_of_a_constant_is_the_centre():
         assert y.abs().max() < 1e-5
 
 
+def test_line_integrals_of_a_gaussian():
+    """``sqrt(2 pi) s exp(-(offset - c)^2 / 2 s^2)`` at any angle; bilinear weights widen it."""
+    n, s, centre = 32, 4.0, (2.0, -1.0)
+    g = grid(n, n, dtype=torch.float64)
+    axis = torch.arange(n, dtype=torch.float64) - (n - 1) / 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    field = torch.exp(-((y - centre[0]) ** 2 + (x - centre[1]) ** 2) / (2 * s**2))
+    operator = LineIntegrals(g, [0.0, 0.4, np.pi / 2, 3.0], 16)
+    angle, offset = (torch.from_numpy(operator.range.coords[d]) for d in operator.range.dims)
+    along = centre[1] * torch.cos(angle) + centre[0] * torch.sin(angle)
+    exact = torch.exp(-((offset - along[:, None]) ** 2) / (2 * s**2)) * (2 * np.pi) ** 0.5 * s
+    # Linear interpolation errs by at most h^2 / 8 times the curvature, 1 / s^2, along each axis.
+    bound = 2 * float(exact.max()) / (8 * s**2)
+    assert (operator(field[None])[0] - exact).abs().max() < bound
+    assert offset[1] - offset[0] == n / 16
+
+
+def test_lines_beside_the_field_see_nothing():
+    operator = LineIntegrals(grid(3, 30, dtype=REAL), [np.pi / 2], 30)
+    y = operator(torch.ones(1, 3, 30))[0, 0]
+    assert (y[:13] == 0).all()
+    assert y[14] == pytest.approx(30, rel=0.1)
+
+
 def test_n_data_counts_what_is_measured():
     mask = keep(6, 7)
     operator = Mask(grid(6, 7), mask)
@@ -354,6 +382,66 @@ def test_check_kind_sees_a_changed_dtype():
         checks.check_kind(Scaled(operator, 2.0))
 
 
+# Nonlinear operators.
+
+DOUBLE = torch.float64
+NONLINEAR: dict[str, Callable[[Grid], Operator]] = {
+    "saturating": lambda g: Saturating(Mask(g, keep(*g.shape)), 0.8),
+    "saturating-lines": lambda g: Saturating(LineIntegrals(g, [0.2, 1.0], 4), 2.0),
+    "lognormal": lambda g: Lognormal(blur(g, 1.0), log_mean=-0.5, log_std=0.7),
+}
+every_nonlinear = pytest.mark.parametrize("make", NONLINEAR.values(), ids=NONLINEAR)
+
+
+@every_nonlinear
+def test_taylor_slope(make):
+    operator = make(grid(5, 6, dtype=DOUBLE))
+    x, d = noise(operator.domain, 4).split(2)
+    steps = (1e-2, 3e-3, 1e-3, 3e-4)
+    assert checks.taylor_slope(operator, x, d, steps=steps) == pytest.approx(2, abs=0.1)
+    assert checks.linearity_error(operator) > 0.01
+
+
+@every_nonlinear
+@pytest.mark.parametrize("dtype", [REAL, DOUBLE], ids=str)
+def test_nonlinear_operators_are_operators(make, dtype):
+    operator = make(grid(5, 6, dtype=dtype))
+    assert isinstance(operator, Operator)
+    assert not isinstance(operator, LinearOperator)
+    assert getattr(operator, "is_differentiable", True)
+    assert operator.n_data == operator.linear.n_data
+    assert operator(noise(operator.domain)).dtype == operator.range.dtype == dtype
+    assert checks.batch_error(operator) < TOLERANCE
+    with pytest.raises(ShapeError):
+        operator(torch.zeros(5, 6, dtype=dtype))
+
+
+def test_what_the_nonlinear_operators_do():
+    g = grid(4, 4, dtype=DOUBLE)
+    x, a = noise(g, 3), Mask(g, keep(4, 4))
+    torch.testing.assert_close(Saturating(a, 1e4)(x), a(x), rtol=1e-7, atol=0)
+    assert Saturating(a, 0.3)(100 * x).abs().max() == pytest.approx(0.3)
+    assert torch.equal(Saturating(a, 0.3).measured, a.keep)
+    expected = a(torch.exp(0.2 + 0.5 * x))
+    torch.testing.assert_close(Lognormal(a, log_mean=0.2, log_std=0.5)(x), expected)
+
+
+def test_a_black_box_has_no_gradient():
+    g = grid(4, dtype=DOUBLE)
+    box = BlackBox(lambda x: x.cumsum(1)[:, ::2], g, grid(2, dtype=DOUBLE))
+    x = noise(g, 2).requires_grad_()
+    assert isinstance(box, Operator)
+    assert not box.is_differentiable
+    assert box.n_data == 2
+    assert checks.batch_error(box) < TOLERANCE
+    with pytest.raises(RuntimeError, match="does not require grad"):
+        box(x).sum().backward()
+    with pytest.raises(ShapeError, match="black box"):
+        BlackBox(lambda x: x, g, grid(2, dtype=DOUBLE))(x)
+    with pytest.raises(DTypeError, match="black box"):
+        BlackBox(lambda x: x * 1j, g, g)(x)
+
+
 # Bad input.
 
 
@@ -377,6 +465,13 @@ def test_check_kind_sees_a_changed_dtype():
         (lambda: Stacked(Identity(grid(3)), Identity(grid(4))), ShapeError),
         (lambda: Stacked(Identity(grid(3)), Identity(grid(3, dtype=REAL))), DTypeError),
         (lambda: Identity(grid(3)).solve(noise(grid(3)), 1.0, 0.0), NoiseLevelError),
+        (lambda: LineIntegrals(grid(3), [0.0], 2), ShapeError),
+        (lambda: LineIntegrals(grid(3, 3), [], 2), InputError),
+        (lambda: LineIntegrals(grid(3, 3), [np.nan], 2), InputError),
+        (lambda: LineIntegrals(grid(3, 3), [0.0], 0), InputError),
+        (lambda: Saturating(Identity(grid(3)), 1.0), DTypeError),
+        (lambda: Saturating(Identity(grid(3, dtype=REAL)), 0.0), InputError),
+        (lambda: Lognormal(Identity(grid(3, dtype=REAL)), log_std=-1.0), InputError),
     ],
 )
 def test_bad_input_is_refused(make, error):

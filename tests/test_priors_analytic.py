@@ -2,16 +2,21 @@
 
 import pytest
 import torch
+from scipy import stats
 from torch import Tensor
 
-from invdiff.errors import InputError, ShapeError
+from invdiff.covariance import Covariance
+from invdiff.errors import DivergedError, InputError, ShapeError
+from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.operators.linear import Matrix
 from invdiff.posterior import Posterior
 from invdiff.priors.gaussian import GaussianPrior, StationaryGaussianPrior
-from invdiff.priors.mixture import GaussianMixturePrior
+from invdiff.priors.levy import LevyPrior
+from invdiff.priors.mixture import GaussianMixturePrior, SpectralMixturePrior
+from invdiff.protocols import Prior
 from invdiff.samplers import Ancestral, sample
-from invdiff.schedule import VP
+from invdiff.schedule import VE, VP, Schedule
 from tests.closed_form import (
     correlation,
     dense,
@@ -83,7 +88,7 @@ def test_exact_draws_follow_the_mixture() -> None:
     assert ((shares - prior.weights).abs() < bound).all()
     mean = torch.einsum("k,kyx->yx", prior.weights, prior.means)
     assert ((draws.mean(0) - mean).abs() < 5 * draws.std(0) / n**0.5).all()
-    assert torch.equal(prior.exact_draws(5, seed=2), draws[:5])
+    torch.testing.assert_close(prior.exact_draws(5, seed=2), draws[:5])
     assert not torch.equal(prior.exact_draws(5, seed=3), draws[:5])
 
 
@@ -189,3 +194,189 @@ def test_priors_that_make_no_sense_are_refused() -> None:
     assert "GaussianPrior" in repr(gaussian_prior(grid))
     assert "Stationary" in repr(stationary_prior(grid))
     assert "5 components" in repr(mixture_prior(N))
+
+
+# --- mixtures of stationary components ------------------------------------------------------------
+
+
+def spectral_mixture(n: int, schedule: Schedule | None = None) -> SpectralMixturePrior:
+    weights = torch.tensor([0.5, 0.3, 0.2], dtype=REAL)
+    spectra = torch.stack([0.3 * power_spectrum(n, length) for length in (1.0, 2.0, 4.0)])
+    means = normal((3, n, n), 4)
+    return SpectralMixturePrior(grid2d(n), weights, means, spectra=spectra, schedule=schedule)
+
+
+def as_matrix(covariance: Covariance, n_members: int, shape: tuple[int, ...]) -> Tensor:
+    """``(n_members, n, n)``."""
+    n = torch.Size(shape).numel()
+    columns = [
+        covariance(e.reshape(1, *shape).expand(n_members, *shape)).flatten(1)
+        for e in torch.eye(n, dtype=REAL)
+    ]
+    return torch.stack(columns, -1)
+
+
+def jacobian(prior: Prior, x_t: Tensor, t: Tensor) -> Tensor:
+    """``dE[x_0|x_t] / dx_t`` of each member by autograd, ``(batch, n, n)``."""
+    x_t = x_t.clone().requires_grad_()
+    mean = prior.denoise(x_t, t).flatten(1)
+    rows = [torch.autograd.grad(m.sum(), x_t, retain_graph=True)[0] for m in mean.unbind(1)]
+    return torch.stack([row.flatten(1) for row in rows], 1)
+
+
+@pytest.mark.parametrize("level", [0.1, 1.0, 5.0])
+def test_spectral_and_dense_mixtures_agree(level: float) -> None:
+    prior = spectral_mixture(N, VP())
+    explicit, t = prior.dense(), prior.schedule.time(torch.tensor(level, dtype=REAL))
+    x_t = normal((5, N, N), 0)
+    (mean, covariance), (expected, matrix) = prior.moments(x_t, t), explicit.moments(x_t, t)
+    torch.testing.assert_close(mean, expected)
+    torch.testing.assert_close(prior.denoise(x_t, t), expected)
+    v = normal((5, N, N), 1)
+    torch.testing.assert_close(covariance(v), matrix(v))
+    torch.testing.assert_close(prior.log_prob(x_t), explicit.log_prob(x_t))
+    zero = torch.zeros((), dtype=REAL)
+    torch.testing.assert_close(prior.log_prob(x_t), mixture_log_density(explicit, x_t, zero))
+
+
+@pytest.mark.parametrize("level", [0.1, 1.0, 5.0])
+def test_covariance_of_the_spectral_mixture_is_the_jacobian(level: float) -> None:
+    prior = spectral_mixture(N, VP())
+    t = prior.schedule.time(torch.tensor(level, dtype=REAL))
+    x_t = normal((3, N, N), 2)
+    scale = prior.schedule.sigma(t) ** 2 / prior.schedule.alpha(t)
+    expected = scale * jacobian(prior, x_t, t)
+    torch.testing.assert_close(as_matrix(prior.covariance(x_t, t), 3, (N, N)), expected)
+
+
+def test_draws_of_the_spectral_mixture() -> None:
+    """Each component's draws are white in its own coordinates."""
+    prior, n = spectral_mixture(N), 3_000
+    draws = prior.exact_draws(n, seed=2)
+    explicit = prior.dense()
+    labels = prior.responsibilities(draws, torch.tensor(1e-3)).argmax(1)
+    shares = torch.bincount(labels, minlength=3) / n
+    bound = 5 * (prior.weights * (1 - prior.weights) / n).sqrt()
+    assert ((shares - prior.weights).abs() < bound).all()
+    for k in range(3):
+        w = whiten(draws[labels == k], prior.means[k].flatten(), explicit.covariances[k])
+        assert min(whiteness(w).values()) > 1e-4
+
+
+def test_evidence_is_the_mean_likelihood() -> None:
+    prior, noise = mixture_prior(N), 1.0
+    operator = mixture_operator("inpainting", N)
+    term = observe(operator, prior.exact_draws(1, seed=3)[0], noise, seed=4)
+    matrix = dense(operator)[operator.keep.flatten()]
+    y = term.y[operator.keep]
+    x = prior.exact_draws(20_000, seed=5).flatten(1)
+    data = torch.distributions.Normal(x @ matrix.mT, noise)
+    likelihood = data.log_prob(y).sum(1).exp()
+    error = likelihood.std() / likelihood.mean() / len(x) ** 0.5
+    evidence = prior.log_evidence(matrix, y, noise)
+    assert abs(float(likelihood.mean().log()) - evidence) < 5 * error
+
+
+# --- Laplace increments ---------------------------------------------------------------------------
+
+
+def line(n: int, dtype: torch.dtype = REAL) -> Grid:
+    return Grid(("x",), (n,), dtype)
+
+
+def quadrature(prior: LevyPrior, z: Tensor, ratio: float) -> tuple[Tensor, Tensor]:
+    """Mean and covariance of three points given ``z (3,)``, summed on a fine lattice."""
+    x = torch.linspace(-12, 12, 2401, dtype=REAL)
+    first, second, third = torch.exp(-0.5 * ((x - z[:, None]) / ratio) ** 2)
+    first = first * torch.exp(-0.5 * (x / prior.first_std) ** 2)
+    kernel = torch.exp(-(x[:, None] - x).abs() / prior.scale)
+    # Moments of the outer points given the middle one, which are independent then.
+    powers = torch.stack([torch.ones_like(x), x, x**2])
+    left, right = (powers * first) @ kernel, (powers * third) @ kernel
+    weight = second / (left[0] @ (second * right[0]))
+
+    def expect(i: int, j: int, k: int) -> float:
+        return float((left[i] * x**j * right[k]) @ weight)
+
+    mean = torch.tensor([expect(1, 0, 0), expect(0, 1, 0), expect(0, 0, 1)], dtype=REAL)
+    exact = [[(2, 0, 0), (1, 1, 0), (1, 0, 1)], [(1, 1, 0), (0, 2, 0), (0, 1, 1)]]
+    exact.append([(1, 0, 1), (0, 1, 1), (0, 0, 2)])
+    second_moment = torch.tensor([[expect(*p) for p in row] for row in exact], dtype=REAL)
+    return mean, second_moment - torch.outer(mean, mean)
+
+
+@pytest.mark.parametrize("ratio", [0.1, 0.4, 1.5, 6.0])
+def test_moments_of_levy_by_quadrature(ratio: float) -> None:
+    prior, t = LevyPrior(line(3), 0.5), torch.tensor(ratio, dtype=REAL)
+    x_t = prior.exact_draws(3, seed=0) + ratio * normal((3, 3), 1)
+    x_t[2] += torch.tensor([2.0, -3.0, 1.0], dtype=REAL)  # and one that the prior would not make
+    mean, covariance = prior.moments(x_t, t)
+    matrix = as_matrix(covariance, 3, (3,))
+    for i in range(3):
+        exact, spread = quadrature(prior, x_t[i], ratio)
+        std = spread.diagonal().sqrt()
+        assert ((mean[i] - exact) / std).abs().max() < 1e-3
+        assert ((matrix[i] - spread) / torch.outer(std, std)).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("schedule", [VE(), VP()])
+@pytest.mark.parametrize("level", [0.02, 0.3, 2.0, 30.0])
+def test_levy_obeys_tweedie(level: float, schedule: Schedule) -> None:
+    """``covariance = (sigma^2 / alpha) dE[x_0|x_t] / dx_t``, for 12 points."""
+    prior = LevyPrior(line(12), 0.4, schedule=schedule)
+    t = schedule.time(torch.tensor(level, dtype=REAL))
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    x_t = alpha * prior.exact_draws(2, seed=1) + sigma * normal((2, 12), 2)
+    expected = sigma**2 / alpha * jacobian(prior, x_t, t)
+    got = as_matrix(prior.covariance(x_t, t), 2, (12,))
+    scale = got.diagonal(dim1=1, dim2=2).amax()
+    torch.testing.assert_close(got / scale, expected / scale, rtol=0, atol=1e-4)
+    torch.testing.assert_close(prior.moments(x_t, t)[0], prior.denoise(x_t, t))
+
+
+def test_wide_increments_and_no_noise() -> None:
+    """Far apart, points do not know of each other but by the pull ``r^2 / scale``."""
+    prior = LevyPrior(line(4, torch.float32), 0.5, first_std=5.0)
+    x_t = torch.tensor([[0.0, 40.0, 80.0, 40.0]])
+    mean = prior.denoise(x_t, torch.tensor(0.2))
+    pull = 0.2**2 / 0.5
+    expected = x_t + torch.tensor([[pull, 0.0, -2 * pull, pull]])
+    torch.testing.assert_close(mean, expected, rtol=0, atol=2e-3 * 0.2 + 1e-5)
+    assert mean.dtype == torch.float32
+    same, covariance = prior.moments(x_t, torch.tensor(0.0))
+    assert torch.equal(same, x_t)
+    assert torch.equal(covariance(x_t), torch.zeros_like(x_t))
+
+
+def test_draws_of_levy() -> None:
+    prior = LevyPrior(line(5), 0.4, first_std=2.0)
+    draws = prior.exact_draws(2_000, seed=0)
+    assert stats.kstest(draws[:, 0].numpy(), stats.norm(scale=2.0).cdf).pvalue > 1e-3
+    steps = draws.diff(dim=1)
+    laplace = stats.laplace(scale=0.4)
+    assert stats.kstest(steps.flatten().numpy(), laplace.cdf).pvalue > 1e-3
+    limit = 5 / len(draws) ** 0.5
+    assert (steps.mT.corrcoef() - torch.eye(4)).abs().max() < limit
+    expected = stats.norm(scale=2.0).logpdf(draws[:, 0]) + laplace.logpdf(steps).sum(1)
+    torch.testing.assert_close(prior.log_prob(draws), torch.from_numpy(expected))
+    assert torch.equal(prior.exact_draws(5, seed=0), draws[:5])
+
+
+def test_levy_and_spectral_mixtures_that_make_no_sense_are_refused() -> None:
+    for build in (
+        lambda: LevyPrior(grid2d(N), 1.0),
+        lambda: LevyPrior(line(4, torch.complex128), 1.0),
+        lambda: LevyPrior(line(4), 0.0),
+        lambda: LevyPrior(line(4), 1.0, first_std=-1.0),
+    ):
+        with pytest.raises(InputError, match="Levy"):
+            build()
+    prior = LevyPrior(line(4), 0.5)
+    assert repr(eval(repr(prior), {"LevyPrior": LevyPrior, "Grid": Grid, "torch": torch, "VE": VE}))
+    with pytest.raises(DivergedError, match="scales"):
+        prior.denoise(torch.full((1, 4), 1e300, dtype=REAL), torch.tensor(1.0))
+    means, weights = torch.zeros(2, N, N, dtype=REAL), torch.tensor([0.5, 0.5])
+    slope = torch.arange(N * N).double().reshape(N, N).expand(2, N, N)
+    for spectra, error in ((slope + 1, ShapeError), (means, InputError), (means[:1], ShapeError)):
+        with pytest.raises(error, match="spectra"):
+            SpectralMixturePrior(grid2d(N), weights, means, spectra=spectra)

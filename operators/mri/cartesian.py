@@ -86,6 +86,11 @@ class CartesianMRI(Linear):
         self._gram_mask = self._gram_mask.to(domain.real_dtype)
 
     @property
+    def measured(self) -> Tensor:
+        """The mask, the same for every coil."""
+        return self.mask.expand(self.range.shape)
+
+    @property
     def n_data(self) -> int:
         """Number of acquired samples, over all coils."""
         return self.n_coils * self._n_samples
