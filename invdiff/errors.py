@@ -15,6 +15,7 @@ InvdiffError
 """
 
 __all__ = [
+    "CalibrationWarning",
     "ChecksumError",
     "DTypeError",
     "DivergedError",
@@ -95,3 +96,7 @@ class MissingDependencyError(InvdiffError, ImportError):
 
 class DivergedError(InvdiffError):
     """A run whose state is no longer finite."""
+
+
+class CalibrationWarning(UserWarning):
+    """A method whose intervals are known to be off."""

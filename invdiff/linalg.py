@@ -13,7 +13,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-__all__ = ["Solution", "conjugate_gradient", "lanczos"]
+__all__ = [
+    "Solution",
+    "conjugate_gradient",
+    "inner",
+    "lanczos",
+    "per_member",
+    "squared_norm",
+]
 
 Apply = Callable[[Tensor], Tensor]
 
@@ -24,6 +31,22 @@ class Solution(NamedTuple):
     x: Tensor
     iterations: int
     residual: Tensor
+
+
+def inner(a: Tensor, b: Tensor) -> Tensor:
+    """``Re <a, b>`` of each member, ``(batch,)``."""
+    products: Tensor = (a.conj() * b).real.flatten(1).sum(1)
+    return products
+
+
+def squared_norm(a: Tensor) -> Tensor:
+    """``|a|^2`` of each member, ``(batch,)``."""
+    return a.abs().square().flatten(1).sum(1)
+
+
+def per_member(values: Tensor, like: Tensor) -> Tensor:
+    """``(batch,)`` values shaped to broadcast over the fields of ``like``."""
+    return values.reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:

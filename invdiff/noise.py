@@ -109,14 +109,14 @@ class NoiseField:
                     counter=np.array(counter, np.uint64),
                 )
                 generator = np.random.Generator(philox)
-                values = generator.standard_normal(
-                    (_BLOCK,) * len(block) + (out.shape[-1],), np.float32
-                )
                 source, place = [], []
                 for b, w in zip(block, tiled, strict=True):
                     lo, hi = max(w.start, b * _BLOCK), min(w.stop, (b + 1) * _BLOCK)
                     source.append(slice(lo - b * _BLOCK, hi - b * _BLOCK))
                     place.append(slice(lo - w.start, hi - w.start))
+                # Values come row by row: those below the window need not be drawn.
+                shape = (source[0].stop, *(_BLOCK,) * (len(block) - 1), out.shape[-1])
+                values = generator.standard_normal(shape, np.float32)
                 target[tuple(place)] = values[tuple(source)]
 
     def at(self, realizations: Sequence[int], step: int, device: torch.device) -> StepNoise:

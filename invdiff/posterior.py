@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import cached_property
+
 from torch import Tensor
 
-from invdiff.conditioning.base import Conditioning
+from invdiff.conditioning.base import Conditioning, Update
+from invdiff.conditioning.laplace import Laplace
 from invdiff.conditioning.moment_matching import MomentMatching
 from invdiff.covariance import Covariance
 from invdiff.errors import ShapeError
-from invdiff.likelihood import Gaussian
+from invdiff.likelihood import Gaussian, Likelihood
 from invdiff.noise import StepNoise
 from invdiff.protocols import BasePrior, Prior, Term
 
@@ -21,7 +24,8 @@ class Posterior(BasePrior):
     Args:
         prior: any prior, also another posterior.
         terms: likelihoods and other differentiable log-densities; none leaves the prior as it is.
-        conditioning: how ``E[x_0 | x_t]`` becomes ``E[x_0 | x_t, y]``.
+        conditioning: how ``E[x_0 | x_t]`` becomes ``E[x_0 | x_t, y]``; left out, the one that
+            suits the terms, or the sampler's own way.
 
     Raises:
         ShapeError: a likelihood whose operator lives on another grid than the prior.
@@ -31,26 +35,42 @@ class Posterior(BasePrior):
     def __init__(
         self, prior: Prior, *terms: Term, conditioning: Conditioning | None = None
     ) -> None:
-        conditioning = conditioning or MomentMatching()
         if isinstance(prior, Posterior) and prior.conditioning == conditioning:
             inner: Posterior = prior
             prior, terms = inner.prior, (*inner.terms, *terms)
         for term in terms:
-            if isinstance(term, Gaussian) and term.operator.domain != prior.grid:
+            if isinstance(term, Likelihood) and term.operator.domain != prior.grid:
                 raise ShapeError(
                     "operator and prior live on different grids",
                     got=f"operator on {term.operator.domain}",
                     expected=f"{prior.grid}",
                     mend="Put the prior on the operator's grid: prior.on(operator.domain).",
                 )
-        conditioning.check(terms)
+        if conditioning is not None:
+            conditioning.check(terms)
         self.prior: Prior = prior
         self.terms: tuple[Term, ...] = terms
-        self.conditioning: Conditioning = conditioning
+        self.conditioning: Conditioning | None = conditioning
         self.grid, self.schedule = prior.grid, prior.schedule
-        # Terms other than likelihoods enter by their gradient, whatever the conditioning.
-        others = any(not isinstance(term, Gaussian) for term in terms)
-        self.needs_grad = prior.needs_grad or others or (bool(terms) and conditioning.needs_grad)
+        # Terms other than Gaussian ones enter by their gradient, whatever the conditioning.
+        others = any(not (isinstance(term, Gaussian) and term.is_linear) for term in terms)
+        guided = bool(terms) and conditioning is not None and conditioning.needs_grad
+        self.needs_grad = prior.needs_grad or others or guided
+
+    @cached_property
+    def method(self) -> Conditioning:
+        """The conditioning, chosen by the terms if none was given.
+
+        Raises:
+            UnsupportedError: terms that no conditioning can use, such as black boxes.
+        """
+        if self.conditioning is not None:
+            return self.conditioning
+        likelihoods = [term for term in self.terms if isinstance(term, Likelihood)]
+        linear = all(isinstance(term, Gaussian) and term.is_linear for term in likelihoods)
+        chosen = MomentMatching() if linear else Laplace()
+        chosen.check(self.terms)
+        return chosen
 
     def __repr__(self) -> str:
         """Prior, terms and conditioning."""
@@ -61,10 +81,15 @@ class Posterior(BasePrior):
         """``E[x_0 | x_t, y]`` and ``Cov[x_0 | x_t, y]``."""
         if not self.terms:
             return self.prior.moments(x_t, t)
-        return self.conditioning.moments(self.prior, self.terms, x_t, t=t)
+        update = self.update(x_t, t)
+        return update.posterior_mean(), update.posterior_covariance()
 
     def draw(self, x_t: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
         """One ``x_0`` a member given ``x_t`` and the data."""
         if not self.terms:
             return self.prior.draw(x_t, t, noise)
-        return self.conditioning.draw(self.prior, self.terms, x_t, t=t, noise=noise)
+        return self.update(x_t, t).draw(self.grid, noise)
+
+    def update(self, x_t: Tensor, t: Tensor) -> Update:
+        """The Gaussian that stands for ``p(x_0 | x_t, y)``."""
+        return self.method.update(self.prior, self.terms, x_t, t=t)

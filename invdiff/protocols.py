@@ -165,6 +165,20 @@ class Sampler(Protocol):
         """Order of convergence in the step size."""
         ...
 
+    @property
+    def couples_members(self) -> bool:
+        """Whether members depend on each other: the unit of work is then the whole ensemble."""
+        ...
+
+    @property
+    def needs_grad(self) -> bool:
+        """Whether it differentiates by itself, so that inference mode is out."""
+        ...
+
+    def check(self, model: Prior) -> None:
+        """Refuse a model that this sampler cannot draw from."""
+        ...
+
     def init(
         self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
     ) -> Any:

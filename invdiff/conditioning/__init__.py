@@ -2,8 +2,20 @@
 
 from invdiff.conditioning.base import Conditioning
 from invdiff.conditioning.dps import DPS
+from invdiff.conditioning.jacobian_free import JacobianFree
+from invdiff.conditioning.laplace import Laplace
 from invdiff.conditioning.mmps import MMPS
 from invdiff.conditioning.moment_matching import MomentMatching
 from invdiff.conditioning.pigdm import PiGDM
+from invdiff.conditioning.tmpd import TMPD
 
-__all__ = ["DPS", "MMPS", "Conditioning", "MomentMatching", "PiGDM"]
+__all__ = [
+    "DPS",
+    "MMPS",
+    "TMPD",
+    "Conditioning",
+    "JacobianFree",
+    "Laplace",
+    "MomentMatching",
+    "PiGDM",
+]

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from invdiff.covariance import Covariance
-from invdiff.errors import UnsupportedError
+from invdiff.covariance import Covariance, NoCovariance
+from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
+from invdiff.methods import require
 from invdiff.noise import StepNoise
 from invdiff.protocols import Prior, Term
 
-__all__ = ["Conditioning", "data_streams", "guided", "split_terms"]
+__all__ = ["Conditioning", "Point", "Update", "data_streams", "guided", "split_terms"]
 
 _FIRST_DATA_STREAM = 2  # 0 and 1 are the sampler's
 
@@ -23,59 +26,65 @@ class Conditioning(ABC):
     """Turns the moments of a prior given ``x_t`` into those given ``x_t`` and terms."""
 
     needs_grad: bool = False
+    has_evidence: bool = False
+    """Whether its updates are ``GaussianUpdate``s, which know the evidence of the data."""
 
-    @abstractmethod
     def check(self, terms: Sequence[Term]) -> None:
-        """Raise UnsupportedError for terms this method cannot use."""
+        """Refuse terms that this method cannot use.
+
+        Raises:
+            UnsupportedError: with the list of methods that can.
+        """
+        require(type(self).__name__, terms)
 
     @abstractmethod
-    def moments(
-        self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor
-    ) -> tuple[Tensor, Covariance]:
-        """``E[x_0 | x_t, y]`` and ``Cov[x_0 | x_t, y]``."""
-
-    @abstractmethod
-    def draw(
-        self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor, noise: StepNoise
-    ) -> Tensor:
-        """One ``x_0`` a member, from the Gaussian with these moments."""
+    def update(self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor) -> Update:
+        """The Gaussian that stands for ``p(x_0 | x_t, y)``."""
 
 
-def split_terms(
-    terms: Sequence[Term], *, method: str, others: bool
-) -> tuple[list[Gaussian], list[Term]]:
-    """Linear-Gaussian likelihoods and the rest; refuse what ``method`` cannot use.
+class Update(Protocol):
+    """``p(x_0 | x_t, y)`` as a Gaussian."""
+
+    def posterior_mean(self) -> Tensor:
+        """``E[x_0 | x_t, y]``."""
+        ...
+
+    def posterior_covariance(self) -> Covariance:
+        """``Cov[x_0 | x_t, y]``."""
+        ...
+
+    def draw(self, grid: Grid, noise: StepNoise) -> Tensor:
+        """One ``x_0`` a member."""
+        ...
+
+
+@dataclass(frozen=True, eq=False)
+class Point:
+    """A mean alone: what methods give that leave out the spread of ``x_0`` given ``x_t``.
 
     Args:
-        terms: of a posterior.
-        method: named in the error.
-        others: whether other differentiable terms are acceptable.
-
-    Raises:
-        UnsupportedError: a nonlinear operator, or another term where ``others`` is False.
+        mean: ``(batch, *shape)``.
     """
-    gaussians: list[Gaussian] = []
-    rest: list[Term] = []
-    for term in terms:
-        if isinstance(term, Gaussian):
-            if not term.is_linear:
-                raise UnsupportedError(
-                    f"{method} needs a linear operator",
-                    got=term.operator,
-                    expected="a LinearOperator (with adjoint and gram)",
-                    mend="Use DPS() for a nonlinear differentiable one.",
-                )
-            gaussians.append(term)
-        elif others:
-            rest.append(term)
-        else:
-            raise UnsupportedError(
-                f"{method} takes linear-Gaussian likelihoods only",
-                got=term,
-                expected="Gaussian(y, linear operator, noise)",
-                mend="Use DPS() or MomentMatching() for other differentiable terms.",
-            )
-    return gaussians, rest
+
+    mean: Tensor
+
+    def posterior_mean(self) -> Tensor:
+        """The mean."""
+        return self.mean
+
+    def posterior_covariance(self) -> Covariance:
+        """None."""
+        return NoCovariance()
+
+    def draw(self, grid: Grid, noise: StepNoise) -> Tensor:
+        """The mean itself."""
+        return self.mean
+
+
+def split_terms(terms: Sequence[Term]) -> tuple[list[Gaussian], list[Term]]:
+    """Gaussian likelihoods and the rest."""
+    gaussians = [term for term in terms if isinstance(term, Gaussian)]
+    return gaussians, [term for term in terms if not isinstance(term, Gaussian)]
 
 
 def data_streams(terms: Sequence[Gaussian], noise: StepNoise) -> list[Tensor]:

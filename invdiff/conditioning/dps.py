@@ -16,10 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invdiff.conditioning.base import Conditioning, guided
-from invdiff.covariance import Covariance, NoCovariance
+from invdiff.conditioning.base import Conditioning, Point, guided
 from invdiff.likelihood import Gaussian
-from invdiff.noise import StepNoise
 from invdiff.protocols import Prior, Term
 
 __all__ = ["DPS"]
@@ -36,12 +34,7 @@ class DPS(Conditioning):
     scale: float = 1.0
     needs_grad = True
 
-    def check(self, terms: Sequence[Term]) -> None:
-        """Any term will do."""
-
-    def moments(
-        self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor
-    ) -> tuple[Tensor, Covariance]:
+    def update(self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor) -> Point:
         """The guided mean; the spread of ``x_0`` given ``x_t`` is left out, as published."""
 
         def log_prob(mean: Tensor, x_t: Tensor) -> Tensor:
@@ -50,13 +43,7 @@ class DPS(Conditioning):
                 torch.zeros(len(x_t), device=x_t.device),
             )
 
-        return guided(prior, x_t, t=t, log_prob=log_prob), NoCovariance()
-
-    def draw(
-        self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor, noise: StepNoise
-    ) -> Tensor:
-        """The mean itself."""
-        return self.moments(prior, terms, x_t, t=t)[0]
+        return Point(guided(prior, x_t, t=t, log_prob=log_prob))
 
     def _log_prob(self, term: Term, mean: Tensor, x_t: Tensor, *, t: Tensor) -> Tensor:
         if isinstance(term, Gaussian):

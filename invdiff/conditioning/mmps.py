@@ -16,8 +16,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invdiff.conditioning.base import Conditioning, data_streams, split_terms
+from invdiff.conditioning.base import Conditioning, Update, data_streams, split_terms
 from invdiff.covariance import Covariance, JacobianCovariance, ProductCovariance
+from invdiff.grid import Grid
 from invdiff.linalg import conjugate_gradient
 from invdiff.noise import StepNoise
 from invdiff.protocols import Prior, Term
@@ -39,36 +40,39 @@ class MMPS(Conditioning):
     rtol: float = 1e-5
     needs_grad = True
 
-    def check(self, terms: Sequence[Term]) -> None:
-        """Linear-Gaussian likelihoods only."""
-        split_terms(terms, method="MMPS", others=False)
-
-    def moments(
-        self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor
-    ) -> tuple[Tensor, Covariance]:
-        """Mean and covariance of the updated Gaussian; products with the latter cost a solve."""
-        mean, covariance = _jacobian_moments(prior, x_t, t)
-        update = _DataSpace(self, covariance, terms)
-        return update(mean), ProductCovariance(update.conditioned)
-
-    def draw(
-        self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor, noise: StepNoise
-    ) -> Tensor:
-        """Update of a prior draw by perturbed data (Matheron's rule)."""
-        mean, covariance = _jacobian_moments(prior, x_t, t)
-        update = _DataSpace(self, covariance, terms)
-        start = mean + covariance.draw(noise(prior.grid, 1).to(mean.dtype))
-        return update(start, data_streams(update.terms, noise))
+    def update(self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor) -> Update:
+        """The Gaussian with the prior's mean and the Jacobian as covariance, updated."""
+        with torch.enable_grad():
+            leaf = x_t.detach().clone().requires_grad_()
+            mean = prior.denoise(leaf, t)
+        schedule = prior.schedule
+        scale = (schedule.sigma(t) ** 2 / schedule.alpha(t)).to(x_t.device, x_t.dtype.to_real())
+        return _DataSpace(self, mean.detach(), JacobianCovariance(mean, leaf, scale), terms=terms)
 
 
 class _DataSpace:
     """The linear system of one update, in the space of all whitened data joined."""
 
-    def __init__(self, method: MMPS, covariance: Covariance, terms: Sequence[Term]) -> None:
-        self.method, self.covariance = method, covariance
-        self.terms, _ = split_terms(terms, method="MMPS", others=False)
+    def __init__(
+        self, method: MMPS, mean: Tensor, covariance: Covariance, *, terms: Sequence[Term]
+    ) -> None:
+        self.method, self.mean, self.covariance = method, mean, covariance
+        self.terms, _ = split_terms(terms)
 
-    def __call__(self, start: Tensor, perturbations: Sequence[Tensor] | None = None) -> Tensor:
+    def posterior_mean(self) -> Tensor:
+        """Update of the mean."""
+        return self._updated(self.mean)
+
+    def posterior_covariance(self) -> Covariance:
+        """Products with it cost a solve."""
+        return ProductCovariance(self.conditioned)
+
+    def draw(self, grid: Grid, noise: StepNoise) -> Tensor:
+        """Update of a prior draw by perturbed data (Matheron's rule)."""
+        start = self.mean + self.covariance.draw(noise(grid, 1).to(self.mean.dtype))
+        return self._updated(start, data_streams(self.terms, noise))
+
+    def _updated(self, start: Tensor, perturbations: Sequence[Tensor] | None = None) -> Tensor:
         """``start + C A^H W^H (I + W A C A^H W^H)^(-1) (W (y - A start) + perturbations)``."""
         residuals = [term.residual(start) for term in self.terms]
         if perturbations is not None:
@@ -106,12 +110,3 @@ class _DataSpace:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return torch.cat([part.flatten(1) for part in parts], dim=1)
-
-
-def _jacobian_moments(prior: Prior, x_t: Tensor, t: Tensor) -> tuple[Tensor, JacobianCovariance]:
-    with torch.enable_grad():
-        leaf = x_t.detach().clone().requires_grad_()
-        mean = prior.denoise(leaf, t)
-    schedule = prior.schedule
-    scale = (schedule.sigma(t) ** 2 / schedule.alpha(t)).to(x_t.device, x_t.dtype.to_real())
-    return mean.detach(), JacobianCovariance(mean, leaf, scale)

@@ -16,10 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from invdiff.conditioning.base import Conditioning, guided, split_terms
-from invdiff.covariance import Covariance, NoCovariance
+from invdiff.conditioning.base import Conditioning, Point, guided, split_terms
 from invdiff.linalg import conjugate_gradient
-from invdiff.noise import StepNoise
 from invdiff.protocols import Prior, Term
 
 __all__ = ["PiGDM"]
@@ -40,15 +38,9 @@ class PiGDM(Conditioning):
     max_iterations: int = 100
     needs_grad = True
 
-    def check(self, terms: Sequence[Term]) -> None:
-        """Linear-Gaussian likelihoods only."""
-        split_terms(terms, method="PiGDM", others=False)
-
-    def moments(
-        self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor
-    ) -> tuple[Tensor, Covariance]:
+    def update(self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor) -> Point:
         """The guided mean; the spread of ``x_0`` given ``x_t`` is left out, as published."""
-        gaussians, _ = split_terms(terms, method="PiGDM", others=False)
+        gaussians, _ = split_terms(terms)
         ratio2 = float(prior.schedule.ratio(t)) ** 2
         r2 = ratio2 * self.data_std**2 / (ratio2 + self.data_std**2)
 
@@ -69,10 +61,4 @@ class PiGDM(Conditioning):
             product = (pull.conj() * mean).real
             return product.flatten(1).sum(1) * (2 if mean.is_complex() else 1)
 
-        return guided(prior, x_t, t=t, log_prob=log_prob), NoCovariance()
-
-    def draw(
-        self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor, noise: StepNoise
-    ) -> Tensor:
-        """The mean itself."""
-        return self.moments(prior, terms, x_t, t=t)[0]
+        return Point(guided(prior, x_t, t=t, log_prob=log_prob))

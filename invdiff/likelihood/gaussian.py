@@ -1,20 +1,24 @@
-r"""Likelihoods: how well a field explains data.
+r"""Gaussian noise: ``y = A(x) + n`` with ``n ~ N(0, Sigma)``.
 
-``Gaussian`` is ``y = A(x) + n`` with ``n ~ N(0, Sigma)``. Everything downstream sees it whitened:
+Everything downstream sees it whitened:
 ``W = Sigma^(-1/2)`` turns data and operator into ones with unit noise. For complex data the noise
 is circular and ``Sigma = E[n n^H]``, so that a standard deviation ``s`` means ``E|n|^2 = s^2``.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from invdiff.errors import NoiseLevelError, ShapeError, UnsupportedError
-from invdiff.grid import check_finite
+from invdiff.grid import Grid
+from invdiff.likelihood.base import Likelihood, Local, measured_values
+from invdiff.linalg import squared_norm
 from invdiff.protocols import LinearOperator, Operator
 
 __all__ = ["AxisCovariance", "Gaussian", "NoiseModel"]
@@ -38,7 +42,7 @@ NoiseModel = float | Tensor | AxisCovariance | Callable[[Tensor], Tensor]
 one axis, or a callable that applies the Hermitian ``W = Sigma^(-1/2)`` to ``(batch, *data)``."""
 
 
-class Gaussian:
+class Gaussian(Likelihood):
     r"""``log p(y | x) = -|W (y - A x)|^2 / 2`` (without the 1/2 for complex data) + const.
 
     Args:
@@ -53,9 +57,7 @@ class Gaussian:
     """
 
     def __init__(self, y: Tensor, operator: Operator, noise: NoiseModel) -> None:
-        operator.range.check(y[None], name="data")
-        check_finite(y, "data")
-        self.y, self.operator = y, operator
+        super().__init__(y, operator)
         self.noise = float(noise) if isinstance(noise, int) else noise
         self._whiten, self._whiten_adjoint = _whitening(noise, operator, like=y)
 
@@ -64,18 +66,36 @@ class Gaussian:
         noise = self.noise if isinstance(self.noise, float | AxisCovariance) else "..."
         return f"Gaussian(y, {self.operator!r}, noise={noise!r})"
 
-    @property
-    def is_linear(self) -> bool:
-        """Whether the operator is linear."""
-        return isinstance(self.operator, LinearOperator)
+    def log_density(self, z: Tensor) -> Tensor:
+        """``-|W (y - z)|^2 / 2`` (without the 1/2 for complex data), ``(batch,)``."""
+        return -squared_norm(self._whiten(self.y - z)) * (1.0 if self.y.is_complex() else 0.5)
 
-    def log_prob(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Log-likelihood of each member at the clean field ``x_0``, ``(batch,)``."""
-        return -self._squares(x_0) * (1.0 if self.y.is_complex() else 0.5)
+    @property
+    def log_normalisation(self) -> float:
+        """What makes :meth:`log_density` a density over the measured data.
+
+        Raises:
+            UnsupportedError: noise that is not one number.
+        """
+        if not isinstance(self.noise, float):
+            raise UnsupportedError(
+                "the normalisation of this noise model is not known", got=self, expected="a number"
+            )
+        variance = math.pi * self.noise**2 * (1.0 if self.y.is_complex() else 2.0)
+        return -self.operator.n_data * math.log(variance) * (1.0 if self.y.is_complex() else 0.5)
+
+    def information(self, z: Tensor) -> Tensor:
+        """``diag(W^H W)``: the Fisher information where the noise is independent."""
+        ones = torch.ones_like(self.y)[None]
+        return self._whiten_adjoint(self._whiten(ones)).abs().expand(z.shape)
+
+    def local(self, z: Tensor) -> Local:
+        """The likelihood itself."""
+        return Local(self._whiten(self.y - z), self._whiten, self._whiten_adjoint)
 
     def misfit(self, x: Tensor) -> Tensor:
         """``|W (y - A x)|^2 / n_data``, ``(batch,)``: 1 in expectation over posterior and data."""
-        return self._squares(x) / self.operator.n_data
+        return squared_norm(self.residual(x)) / self.operator.n_data
 
     def residual(self, x: Tensor) -> Tensor:
         """``W (y - A x)``."""
@@ -112,15 +132,40 @@ class Gaussian:
         return isinstance(self.noise, float) and self._linear.is_circulant
 
     @property
+    def data_grid(self) -> Grid:
+        """The operator's range."""
+        return self.operator.range
+
+    @property
+    def n_data(self) -> int:
+        """Number of measured values."""
+        return self.operator.n_data
+
+    @cached_property
+    def _matrix(self) -> Tensor:
+        domain = self.operator.domain
+        eye = torch.eye(domain.size, dtype=domain.dtype, device=self.y.device)
+        return self.measured(self.forward(eye.reshape(-1, *domain.shape))).mT.contiguous()
+
+    def matrix(self) -> Tensor:
+        """``W A`` as a matrix, rows of unmeasured data left out; computed once."""
+        return self._matrix
+
+    def measured(self, r: Tensor) -> Tensor:
+        """The measured ones of ``(batch, *data)``, ``(batch, m)``."""
+        return measured_values(r, self.operator)
+
+    def take(self, members: Tensor) -> Gaussian:
+        """Itself: all members have the same data."""
+        return self
+
+    @property
     def _linear(self) -> LinearOperator:
         if not isinstance(self.operator, LinearOperator):
             raise UnsupportedError(
                 "this needs a linear operator", got=self.operator, expected="adjoint and gram"
             )
         return self.operator
-
-    def _squares(self, x: Tensor) -> Tensor:
-        return self.residual(x).abs().square().flatten(1).sum(1)
 
 
 _Map = Callable[[Tensor], Tensor]

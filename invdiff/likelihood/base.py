@@ -1,0 +1,103 @@
+r"""What a likelihood offers: a density of data given predictions ``z = A(x)``, and its shape there.
+
+Near a prediction every likelihood is taken as a quadratic, its working model (Fisher scoring)::
+
+    log p(y | z + d) = log p(y | z) - |w d - r|^2 / 2 + |r|^2 / 2
+
+with the root ``w`` of the Fisher information and the working residual ``r = w^-H score``. For
+Gaussian noise ``w`` is the whitening, ``r = w (y - z)``, and nothing is lost. Complex data leave
+out both halves: circular noise has ``E|n|^2 = s^2``.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from invdiff.grid import check_finite
+from invdiff.linalg import squared_norm
+from invdiff.protocols import LinearOperator, Operator
+
+__all__ = ["Likelihood", "Local", "measured_values"]
+
+
+class Local(NamedTuple):
+    """The quadratic shape of a likelihood around predictions ``z``, ``(batch, *data)``.
+
+    ``residual`` is ``r``; ``whiten`` and ``whiten_adjoint`` apply ``w`` and ``w^H``.
+    """
+
+    residual: Tensor
+    whiten: Callable[[Tensor], Tensor]
+    whiten_adjoint: Callable[[Tensor], Tensor]
+
+
+class Likelihood(ABC):
+    """``log p(y | x)`` through ``z = operator(x)`` alone.
+
+    Args:
+        y: data ``(*operator.range.shape)``.
+        operator: any operator.
+
+    Raises:
+        ShapeError: data that do not lie on the operator's range.
+        NonFiniteError: NaN or Inf in the data.
+    """
+
+    def __init__(self, y: Tensor, operator: Operator) -> None:
+        operator.range.check(y[None], name="data")
+        check_finite(y, "data")
+        self.y, self.operator = y, operator
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether the operator is linear."""
+        return isinstance(self.operator, LinearOperator)
+
+    @property
+    def is_differentiable(self) -> bool:
+        """Whether torch can differentiate the operator; black boxes say that it cannot."""
+        return bool(getattr(self.operator, "is_differentiable", True))
+
+    def log_prob(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """Log-likelihood of each member at the clean field ``x_0``, ``(batch,)``."""
+        return self.log_density(self.operator(x_0))
+
+    @abstractmethod
+    def log_density(self, z: Tensor) -> Tensor:
+        """``log p(y | z)`` up to a constant of predictions ``(batch, *data)``, ``(batch,)``."""
+
+    @abstractmethod
+    def information(self, z: Tensor) -> Tensor:
+        """Fisher information of each datum about ``z``, real, ``>= 0``, ``(batch, *data)``."""
+
+    def misfit(self, x: Tensor) -> Tensor:
+        """``|r|^2 / n_data`` of the working residual, ``(batch,)``: expected 1 at the truth."""
+        residual = self.local(self.operator(x)).residual
+        return squared_norm(measured_values(residual, self.operator)) / self.operator.n_data
+
+    def local(self, z: Tensor) -> Local:
+        """Working model around predictions ``z``."""
+        with torch.enable_grad():
+            leaf = z.detach().clone().requires_grad_()
+            (score,) = torch.autograd.grad(self.log_density(leaf).sum(), leaf)
+        # torch differentiates by real and imaginary part, each of which has half the noise.
+        score = score / 2 if score.is_complex() else score
+        root = self.information(z).sqrt()
+        informed = root > 0  # a datum without information has no residual
+
+        def whiten(v: Tensor) -> Tensor:
+            return root * v
+
+        return Local(torch.where(informed, score / root, 0), whiten, whiten)
+
+
+def measured_values(r: Tensor, operator: Operator) -> Tensor:
+    """The values of ``(batch, *data)`` that the operator measures, ``(batch, m)``."""
+    mask: Tensor | None = getattr(operator, "measured", None)
+    flat = r.flatten(1)
+    return flat if mask is None else flat[:, mask.flatten()]
