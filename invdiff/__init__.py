@@ -9,52 +9,76 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from invdiff.conditioning import DPS, MMPS, MomentMatching, PiGDM
+    from invdiff.conditioning import DPS, MMPS, Laplace, MomentMatching, PiGDM
     from invdiff.errors import InvdiffError
     from invdiff.grid import Grid
-    from invdiff.likelihood import AxisCovariance, Gaussian
+    from invdiff.likelihood import AxisCovariance, Gaussian, Poisson, Rician, StudentT
     from invdiff.noise import NoiseField
     from invdiff.posterior import Posterior
     from invdiff.reconstruct import reconstruct
-    from invdiff.samplers import DDIM, Ancestral, DPMSolver, Heun, SDEDPMSolver, iterate, sample
+    from invdiff.samplers import (
+        DAPS,
+        DDIM,
+        Ancestral,
+        DPMSolver,
+        EnKG,
+        Heun,
+        SDEDPMSolver,
+        SplitGibbs,
+        TwistedSMC,
+        iterate,
+        sample,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "DAPS",
     "DDIM",
     "DPS",
     "MMPS",
     "Ancestral",
     "AxisCovariance",
     "DPMSolver",
+    "EnKG",
     "Gaussian",
     "Grid",
     "Heun",
     "InvdiffError",
+    "Laplace",
     "MomentMatching",
     "NoiseField",
     "PiGDM",
+    "Poisson",
     "Posterior",
+    "Rician",
     "SDEDPMSolver",
+    "SplitGibbs",
+    "StudentT",
+    "TwistedSMC",
     "iterate",
     "reconstruct",
     "sample",
 ]
 
 _HOMES = {
-    "invdiff.conditioning": ("DPS", "MMPS", "MomentMatching", "PiGDM"),
+    "invdiff.conditioning": ("DPS", "MMPS", "Laplace", "MomentMatching", "PiGDM"),
     "invdiff.errors": ("InvdiffError",),
     "invdiff.grid": ("Grid",),
-    "invdiff.likelihood": ("AxisCovariance", "Gaussian"),
+    "invdiff.likelihood": ("AxisCovariance", "Gaussian", "Poisson", "Rician", "StudentT"),
     "invdiff.noise": ("NoiseField",),
     "invdiff.posterior": ("Posterior",),
     "invdiff.reconstruct": ("reconstruct",),
     "invdiff.samplers": (
+        "DAPS",
         "DDIM",
         "Ancestral",
         "DPMSolver",
+        "EnKG",
         "Heun",
         "SDEDPMSolver",
+        "SplitGibbs",
+        "TwistedSMC",
         "iterate",
         "sample",
     ),

@@ -9,14 +9,16 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from invdiff.conditioning import Conditioning, MomentMatching
+from invdiff.conditioning import Conditioning
 from invdiff.errors import InputError, NoiseLevelError
 from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian, NoiseModel
+from invdiff.methods import warn_if_narrow
 from invdiff.posterior import Posterior
 from invdiff.protocols import Operator, Prior, Sampler, Term
 from invdiff.provenance import describe
-from invdiff.samplers import Ancestral, sample
+from invdiff.samplers import default_sampler, ensemble
+from invdiff.samplers.base import UsesTerms
 from invdiff.samplers.drive import member_numbers
 
 __all__ = ["reconstruct"]
@@ -52,9 +54,12 @@ def reconstruct(
         scale: units of ``y`` in which the field has the prior's units; the data are divided by it
             and the result is multiplied by it.
         terms: further terms of the posterior, on fields in the prior's units.
-        sampler: default ``Ancestral()``, exact for Gaussian posteriors.
-        conditioning: default ``MomentMatching()``.
-        batch_size: members drawn together; bounds the memory.
+        sampler: default by :func:`invdiff.samplers.default_sampler`: ``TwistedSMC()``, or
+            ``Ancestral()`` where weights cannot be had, or ``EnKG()`` for black boxes.
+        conditioning: default ``MomentMatching()``, or ``Laplace()`` where the operator is not
+            linear; samplers that use the terms by themselves take none.
+        batch_size: members drawn together, which bounds the memory; a sampler that couples members
+            draws all at once.
         name: of the variable that holds the members.
         device: where to compute; operator and prior must live there.
         progress: show a progress bar.
@@ -68,7 +73,10 @@ def reconstruct(
         DTypeError: real data for a complex operator or the reverse.
         NonFiniteError: NaN or Inf in the data.
         NoiseLevelError: no noise level, or one that is not positive.
-        UnsupportedError: a conditioning that cannot use the operator or a term.
+        UnsupportedError: a conditioning or sampler that cannot use the operator or a term.
+
+    Warns:
+        CalibrationWarning: a method that is known to draw too narrow an ensemble.
     """
     noise = _noise(y, noise_std)
     if not 0 < scale < float("inf"):
@@ -80,12 +88,12 @@ def reconstruct(
         )
     members = member_numbers(realizations, batch_size)
     batch_size = min(batch_size, len(members))
-    sampler, conditioning = sampler or Ancestral(), conditioning or MomentMatching()
-
     data = operator.range.to_tensor(y, name=f"data {y.name!r}").to(device) / scale
     likelihood = Gaussian(data, operator, _rescaled(noise, scale))
     posterior = Posterior(prior, likelihood, *terms, conditioning=conditioning)
-    fields = sample(
+    sampler = sampler or default_sampler(posterior, device=device)
+    warn_if_narrow(sampler, posterior.conditioning)
+    drawn = ensemble(
         posterior,
         sampler,
         realizations=members,
@@ -94,17 +102,21 @@ def reconstruct(
         device=device,
         progress=progress,
     )
+    fields = drawn.fields
     misfit = torch.cat([likelihood.misfit(part) for part in fields.split(batch_size)])
-    settings = {
+    settings: dict[str, object] = {
         "seed": seed,
         "sampler": sampler,
-        "conditioning": conditioning,
+        "conditioning": "the sampler's own" if isinstance(sampler, UsesTerms) else posterior.method,
         "operator": operator,
         "noise_std": noise if isinstance(noise, float | int) else type(noise).__name__,
         "scale": scale,
         "batch_size": batch_size,
         "device": str(device),
     }
+    if drawn.effective_number is not None:
+        settings["effective_number"] = round(drawn.effective_number, 4)
+        settings["log_evidence"] = drawn.log_evidence
     attrs = describe(prior, settings)
     # Equal grids may differ in their labels: those of the operator go first.
     grid = replace(prior.grid, coords={**prior.grid.coords, **operator.domain.coords})

@@ -17,24 +17,36 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from invdiff.errors import InputError
+from invdiff.errors import InputError, UnsupportedError
+from invdiff.methods import require
 from invdiff.noise import NoiseField, StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
+from invdiff.protocols import Prior, Term
 
-__all__ = ["RatioSampler", "SamplerState", "Walk", "load_state", "save_state"]
+__all__ = [
+    "LevelSampler",
+    "RatioSampler",
+    "SamplerState",
+    "TermSampler",
+    "Walk",
+    "load_state",
+    "save_state",
+]
 
 
 class SamplerState(NamedTuple):
     """All that a run needs to go on.
 
     ``x`` is ``x_t`` of the members, ``step`` the number of steps done, ``memory`` what a multistep
-    method remembers. Noise is addressed by step, so no generator is stored.
+    method remembers, ``log_weights`` those of weighted particles ``(n,)``, which may outnumber the
+    members. Noise is addressed by step, so no generator is stored.
     """
 
     x: Tensor
     step: int
     realizations: tuple[int, ...]
     memory: tuple[Tensor, ...] = ()
+    log_weights: Tensor | None = None
 
 
 class Walk(NamedTuple):
@@ -50,8 +62,8 @@ class Walk(NamedTuple):
 
 
 @dataclass(frozen=True)
-class RatioSampler(ABC):
-    """A sampler that treats members independently.
+class LevelSampler(ABC):
+    """A sampler that walks down the noise levels of the model's schedule.
 
     Args:
         steps: number of steps; the times come from the model's schedule.
@@ -62,6 +74,11 @@ class RatioSampler(ABC):
 
     steps: int
     order: ClassVar[int] = 1
+    couples_members: ClassVar[bool] = False
+    needs_grad: ClassVar[bool] = False
+
+    def check(self, model: Prior) -> None:  # noqa: B027 - most draw from any
+        """Refuse a model that this sampler cannot draw from."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -80,26 +97,32 @@ class RatioSampler(ABC):
         eps = noise.initial(realizations, device)(model.grid, 0)
         return SamplerState(float(model.schedule.sigma(t)) * eps, 0, tuple(realizations))
 
-    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
-        """One step; pure."""
+    def walk(self, model: Prior, state: SamplerState) -> Walk:
+        """The step that follows a state."""
         schedule = model.schedule
         t, s = schedule.timesteps(self.steps)[state.step : state.step + 2]
         alpha_t, alpha_s = float(schedule.alpha(t)), float(schedule.alpha(s))
-        walk = Walk(
-            t,
-            state.x / alpha_t,
-            float(schedule.ratio(t)),
-            float(schedule.ratio(s)),
-            alpha_t,
-            alpha_s,
-            s,
-        )
+        ratio_t, ratio_s = float(schedule.ratio(t)), float(schedule.ratio(s))
+        return Walk(t, state.x / alpha_t, ratio_t, ratio_s, alpha_t, alpha_s, s)
+
+    @abstractmethod
+    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+        """One step; pure."""
+
+
+@dataclass(frozen=True)
+class RatioSampler(LevelSampler):
+    """A sampler that treats members independently."""
+
+    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+        """One step; pure."""
+        walk = self.walk(model, state)
         draws = noise.at(state.realizations, state.step, state.x.device)
         if walk.ratio_s == 0:
-            x_0 = self.finish(model, state.x, t, noise=draws)
+            x_0 = self.finish(model, state.x, walk.t, noise=draws)
             return SamplerState(x_0, state.step + 1, state.realizations)
         z, memory = self.advance(model, walk, draws, state=state)
-        return SamplerState(alpha_s * z, state.step + 1, state.realizations, memory)
+        return SamplerState(walk.alpha_s * z, state.step + 1, state.realizations, memory)
 
     def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """The last step, to ratio zero: ``E[x_0 | x_t]``."""
@@ -112,9 +135,43 @@ class RatioSampler(ABC):
         """``z`` at the end of a step that leaves some noise, and the new memory."""
 
 
+class UsesTerms(LevelSampler):
+    """A sampler that uses prior and terms of a posterior by itself, without a conditioning."""
+
+    def check(self, model: Prior) -> None:
+        """Refuse what this sampler cannot use.
+
+        Raises:
+            UnsupportedError: terms out of its reach, with the list of methods that can; or a
+                conditioning, which it would not use.
+        """
+        name = type(self).__name__
+        if not isinstance(model, Posterior):
+            return
+        if model.conditioning is not None:
+            raise UnsupportedError(
+                f"{name} conditions by itself",
+                got=f"conditioning={model.conditioning!r}",
+                expected="Posterior(prior, *terms) without one",
+                mend=f"Leave the conditioning out, or take another sampler than {name}.",
+            )
+        require(name, model.terms)
+
+    @staticmethod
+    def parts(model: Prior) -> tuple[Prior, tuple[Term, ...]]:
+        """The prior and the terms of a model; a prior has no terms."""
+        return (model.prior, model.terms) if isinstance(model, Posterior) else (model, ())
+
+
+class TermSampler(UsesTerms, RatioSampler):
+    """The same, one member independently of the others."""
+
+
 def save_state(state: SamplerState, path: Path) -> None:
     """Store a state as safetensors; :func:`load_state` gives it back bit for bit."""
     tensors = {"x": state.x} | {f"memory.{i}": m for i, m in enumerate(state.memory)}
+    if state.log_weights is not None:
+        tensors["log_weights"] = state.log_weights
     # Complex tensors are stored as pairs of reals, which every safetensors version reads.
     stored = {
         f"{name}.complex" if value.is_complex() else name: (
@@ -137,6 +194,7 @@ def load_state(path: Path, *, device: str | torch.device = "cpu") -> SamplerStat
             value = file.get_tensor(name)
             key = name.removesuffix(".complex")
             tensors[key] = value if key == name else torch.view_as_complex(value)
-    memory = tuple(tensors[f"memory.{i}"] for i in range(len(tensors) - 1))
+    x, log_weights = tensors.pop("x"), tensors.pop("log_weights", None)
+    memory = tuple(tensors[f"memory.{i}"] for i in range(len(tensors)))
     realizations = tuple(map(int, metadata["realizations"].split()))
-    return SamplerState(tensors["x"], int(metadata["step"]), realizations, memory)
+    return SamplerState(x, int(metadata["step"]), realizations, memory, log_weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,8 +13,10 @@ from invdiff.errors import DivergedError, InputError
 from invdiff.noise import NoiseField
 from invdiff.protocols import Prior, Sampler
 from invdiff.samplers.base import SamplerState
+from invdiff.samplers.batches import in_batches
+from invdiff.samplers.resampling import effective_number, log_evidence, members_of
 
-__all__ = ["iterate", "member_numbers", "sample"]
+__all__ = ["Ensemble", "ensemble", "iterate", "member_numbers", "sample"]
 
 
 def iterate(
@@ -40,12 +43,13 @@ def iterate(
         DivergedError: the state is no longer finite.
     """
     noise, device = NoiseField(seed), torch.device(device)
+    sampler.check(model)
     realizations = tuple(realizations)
     if state is not None and state.realizations != realizations:
         raise InputError(
             "the state belongs to other members", got=state.realizations, expected=realizations
         )
-    mode = torch.no_grad if model.needs_grad else torch.inference_mode
+    mode = torch.no_grad if model.needs_grad or sampler.needs_grad else torch.inference_mode
     with mode():
         state = state or sampler.init(model, noise, realizations, device=device)
     while state.step < sampler.steps:
@@ -60,7 +64,18 @@ def iterate(
         yield state
 
 
-def sample(
+class Ensemble(NamedTuple):
+    """Members, equally weighted, and what a weighted sampler knows beside them."""
+
+    fields: Tensor
+    """``(n, *grid.shape)``."""
+    effective_number: float | None = None
+    """Of the final weights, over the number of particles."""
+    log_evidence: float | None = None
+    """``log p(y)`` without the normalisation of the noise; NaN if the weights were dropped."""
+
+
+def ensemble(
     model: Prior,
     sampler: Sampler,
     *,
@@ -69,23 +84,26 @@ def sample(
     batch_size: int = 8,
     device: str | torch.device = "cpu",
     progress: bool = False,
-) -> Tensor:
-    """Draw an ensemble ``(n, *model.grid.shape)``, in batches of fixed size.
+) -> Ensemble:
+    """Draw an ensemble, in batches of fixed size unless the sampler couples its members.
 
     Args:
         model: a prior or posterior.
         sampler: any sampler.
         realizations: how many, or the numbers of the members.
         seed: of the noise.
-        batch_size: members a network call. Members do not depend on it but for the rounding of
-            the network; at equal ``batch_size`` they are equal bit for bit.
+        batch_size: members (or particles) a network call. Members do not depend on it but for the
+            rounding of the network; at equal ``batch_size`` they are equal bit for bit.
         device: where to compute; the result stays there.
         progress: show a progress bar.
 
     Raises:
         InputError: no members, or a batch size below one.
+        UnsupportedError: a sampler that cannot use the model's terms.
     """
     members = member_numbers(realizations, batch_size)
+    if sampler.couples_members:
+        model, batch_size = in_batches(model, batch_size), len(members)
     drawn = []
     with tqdm(total=len(members) * sampler.steps, disable=not progress, unit="step") as bar:
         for start in range(0, len(members), batch_size):
@@ -96,8 +114,34 @@ def sample(
             for state in states:
                 bar.update(len(wanted))
                 last = state
-            drawn.append(last.x[: len(wanted)])
-    return torch.cat(drawn)
+            drawn.append(members_of(last, seed)[: len(wanted)])
+    fields = torch.cat(drawn)
+    if last.log_weights is None:
+        return Ensemble(fields)
+    share = effective_number(last.log_weights) / len(last.log_weights)
+    return Ensemble(fields, share, log_evidence(last))
+
+
+def sample(
+    model: Prior,
+    sampler: Sampler,
+    *,
+    realizations: int | Sequence[int],
+    seed: int,
+    batch_size: int = 8,
+    device: str | torch.device = "cpu",
+    progress: bool = False,
+) -> Tensor:
+    """The members of an :func:`ensemble` alone, ``(n, *model.grid.shape)``; same arguments."""
+    return ensemble(
+        model,
+        sampler,
+        realizations=realizations,
+        seed=seed,
+        batch_size=batch_size,
+        device=device,
+        progress=progress,
+    ).fields
 
 
 def member_numbers(realizations: int | Sequence[int], batch_size: int) -> list[int]:

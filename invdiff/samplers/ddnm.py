@@ -1,0 +1,86 @@
+r"""DDNM: the data in the range of the operator, the prior in its null space (Wang et al. 2022).
+
+arXiv 2212.00490, in its form for noisy data, DDNM+. With ``m = E[x_0|x_t]``, the singular
+coordinates ``u`` of the data and their noise levels ``n`` (``eigenbasis``)::
+
+    x_0' = m - V L V^H (m - x_data),   L = min(1, c / (a n))
+    z_s = x_0' + b (z_t - x_0') + V sqrt(c^2 - (a L n)^2) eps
+
+with fresh noise ``c^2 = eta^2 r_s^2 (1 - r_s^2 / r_t^2)``, ``b = sqrt(r_s^2 - c^2) / r_t`` and the
+weight ``a = 1 - b`` of ``x_0'``: where ``c`` covers the noise of the data, they replace ``m``
+(``L = 1``, the pseudo-inverse), else they are weakened until their noise is that fresh noise.
+
+Linear Gaussian data. No sampler of the posterior in any limit: ``L`` weighs the data against the
+step and not against the spread of the prior, and each step counts the noise of the same data as if
+it were new. Where singular values are small (blur) that adds up: means err by several standard
+deviations, the more the more steps. Cost a step: one network pass and two changes of coordinates,
+no operator call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invdiff.conditioning.base import split_terms
+from invdiff.errors import InputError
+from invdiff.noise import StepNoise
+from invdiff.protocols import Prior
+from invdiff.samplers.base import SamplerState, TermSampler, Walk
+from invdiff.samplers.eigenbasis import data_modes
+
+__all__ = ["DDNM"]
+
+
+@dataclass(frozen=True)
+class DDNM(TermSampler):
+    """Denoising diffusion null-space model.
+
+    Args:
+        steps: number of steps.
+        eta: share of fresh noise, 1 for DDPM's; it bounds what the data may say in a step.
+
+    Raises:
+        InputError: ``eta`` outside (0, 1].
+        UnsupportedError: data that are not linear and Gaussian, or too many of no known basis.
+    """
+
+    steps: int = 100
+    eta: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 < self.eta <= 1:
+            raise InputError(
+                "eta out of range",
+                got=self.eta,
+                expected="0 < eta <= 1",
+                mend="Without fresh noise, noisy data have no room; DDRM(eta=0) gives them some.",
+            )
+
+    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+        """``E[x_0 | x_t]`` of the prior: a step without fresh noise takes no data."""
+        return self.parts(model)[0].denoise(x_t, t)
+
+    def advance(
+        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Data into the range, then the step of DDIM with what noise is still owed."""
+        prior, terms = self.parts(model)
+        mean = prior.denoise(state.x, walk.t)
+        eps = noise(model.grid, 0).to(mean.dtype)
+        fresh = self.eta * walk.ratio_s * (1 - (walk.ratio_s / walk.ratio_t) ** 2) ** 0.5
+        kept = (walk.ratio_s**2 - fresh**2) ** 0.5 / walk.ratio_t
+        if not terms:
+            return mean + kept * (walk.z - mean) + fresh * eps, ()
+        modes = data_modes(tuple(split_terms(terms)[0]), model.grid)
+        weight = 1 - kept
+        share = (fresh / (weight * modes.noise)).clamp_max(1)  # 0 where nothing is seen
+        came = (weight * modes.noise).clamp_max(fresh)  # noise that comes with the data
+        owed = torch.where(modes.noise.isinf(), fresh, (fresh**2 - came**2).clamp_min(0).sqrt())
+        u = modes.to_modes(mean)
+        u = u + share * (modes.data - u)
+        u = u + kept * (modes.to_modes(walk.z) - u) + owed * modes.to_modes(eps)
+        return modes.to_field(u, model.grid), ()

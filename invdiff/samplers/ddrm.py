@@ -1,0 +1,87 @@
+r"""DDRM: denoising diffusion restoration (Kawar et al. 2022, arXiv 2201.11793).
+
+In the singular vectors of the data (``eigenbasis``) each coordinate ``u`` of the field has its own
+noise level ``n`` in the data and is walked by itself, from ratio ``r_t`` to ``r_s``, with
+``m = E[x_0|x_t]``::
+
+    not seen:     u_s = m + sqrt(1 - eta^2) (r_s / r_t) (u_t - m) + eta r_s eps
+    r_s < n:      u_s = m + sqrt(1 - eta^2) (r_s / n) (u_data - m) + eta r_s eps
+    r_s >= n:     u_s = (1 - eta_b) m + eta_b u_data + sqrt(r_s^2 - eta_b^2 n^2) eps
+
+Linear Gaussian data. Those that are better than ``x_t`` replace it, whatever the spread of the
+prior, and none count at the last level: a fast reconstruction, no sampler of the posterior in any
+limit (a quarter to nine tenths of the variance on Gaussian posteriors). Cost a step: one network
+pass and two changes of coordinates, no operator call.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from invdiff.conditioning.base import split_terms
+from invdiff.errors import InputError
+from invdiff.noise import StepNoise
+from invdiff.protocols import Prior
+from invdiff.samplers.base import SamplerState, TermSampler, Walk
+from invdiff.samplers.eigenbasis import DataModes, data_modes
+
+__all__ = ["DDRM"]
+
+
+@dataclass(frozen=True)
+class DDRM(TermSampler):
+    """Denoising diffusion restoration.
+
+    Args:
+        steps: number of steps.
+        eta: share of fresh noise, as in DDIM.
+        eta_b: weight of the data where they are better than ``x_t``.
+
+    Raises:
+        InputError: shares outside [0, 1].
+        UnsupportedError: data that are not linear and Gaussian, or too many of no known basis.
+    """
+
+    steps: int = 20
+    eta: float = 0.85
+    eta_b: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not (0 <= self.eta <= 1 and 0 <= self.eta_b <= 1):
+            raise InputError(
+                "shares out of range", got=self, expected="0 <= eta <= 1 and 0 <= eta_b <= 1"
+            )
+
+    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+        """``E[x_0 | x_t]`` of the prior: at ratio zero no data are better than ``x_t``."""
+        return self.parts(model)[0].denoise(x_t, t)
+
+    def advance(
+        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """One walk a coordinate."""
+        prior, terms = self.parts(model)
+        mean = prior.denoise(state.x, walk.t)
+        eps = noise(model.grid, 0).to(mean.dtype)
+        kept = (1 - self.eta**2) ** 0.5
+        unseen = mean + kept * walk.ratio_s / walk.ratio_t * (walk.z - mean)
+        unseen = unseen + self.eta * walk.ratio_s * eps
+        if not terms:
+            return unseen, ()
+        modes = data_modes(tuple(split_terms(terms)[0]), model.grid)
+        u = self._seen(modes, modes.to_modes(mean), modes.to_modes(eps), ratio=walk.ratio_s)
+        u = torch.where(modes.noise.isinf(), modes.to_modes(unseen), u)
+        return modes.to_field(u, model.grid), ()
+
+    def _seen(self, modes: DataModes, mean: Tensor, eps: Tensor, *, ratio: float) -> Tensor:
+        """``u_s`` of the coordinates that the data see."""
+        coarse = (1 - self.eta**2) ** 0.5 * ratio / modes.noise * (modes.data - mean)
+        coarse = mean + coarse + self.eta * ratio * eps
+        # Only where ratio >= noise, so that the root is real.
+        rest = (ratio**2 - (self.eta_b * modes.noise) ** 2).clamp_min(0).sqrt()
+        fine = mean + self.eta_b * (modes.data - mean) + rest * eps
+        return torch.where(ratio < modes.noise, coarse, fine)

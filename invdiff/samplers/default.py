@@ -1,0 +1,40 @@
+"""The sampler that is taken when none is named; the evidence is in ``benchmarks/exact_posterior``.
+
+- Terms with gradients, linear or not, and a prior whose covariance has closed forms: weighted
+  particles, :class:`TwistedSMC`. It alone gets the weights of separate modes right.
+- The same with another covariance (a network's, whose spread varies over the field): the kernel
+  without weights, :class:`Ancestral`. At the size of images no ensemble could carry them.
+- Black boxes: :class:`EnKG`, which needs no gradient.
+"""
+
+from __future__ import annotations
+
+import torch
+
+from invdiff.likelihood import Likelihood
+from invdiff.posterior import Posterior
+from invdiff.protocols import Sampler
+from invdiff.samplers.ancestral import Ancestral
+from invdiff.samplers.enkg import EnKG
+from invdiff.samplers.twisted import TwistedSMC
+
+__all__ = ["default_sampler"]
+
+
+def default_sampler(model: Posterior, *, device: str | torch.device = "cpu") -> Sampler:
+    """The sampler that suits a posterior.
+
+    Args:
+        model: prior and terms; its prior is asked once for a covariance.
+        device: where the prior lives.
+    """
+    likelihoods = [term for term in model.terms if isinstance(term, Likelihood)]
+    if not all(term.is_differentiable for term in likelihoods):
+        return EnKG()
+    if not model.method.has_evidence:
+        return Ancestral()
+    t = model.schedule.timesteps(2)[0]
+    zero = torch.zeros(1, *model.grid.shape, dtype=model.grid.dtype, device=device)
+    with torch.no_grad():
+        covariance = model.prior.covariance(zero, t)
+    return TwistedSMC() if covariance.is_closed else Ancestral()

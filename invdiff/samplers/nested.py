@@ -1,0 +1,53 @@
+"""Runs of one sampler inside a step of another."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from invdiff.noise import StepNoise
+from invdiff.protocols import Prior
+from invdiff.samplers.base import RatioSampler, SamplerState, Walk
+
+__all__ = ["descend", "inner_noise"]
+
+_SUBSTEP = 1 << 24  # between the noise addresses of steps inside a step
+
+
+def inner_noise(noise: StepNoise, k: int, *, state: SamplerState) -> StepNoise:
+    """The noise of step ``k`` inside a step, independent of that of all others."""
+    return noise.field.at(state.realizations, state.step + (k + 1) * _SUBSTEP, state.x.device)
+
+
+def descend(
+    kernel: RatioSampler,
+    prior: Prior,
+    z: Tensor,
+    *,
+    ratio: float,
+    noise: StepNoise,
+    state: SamplerState,
+) -> Tensor:
+    """All steps of another sampler from some noise level down to clean fields, inside one step.
+
+    Args:
+        kernel: whose steps are spaced as the prior's schedule would from ``ratio`` on.
+        prior: to draw from.
+        z: ``x_0 + ratio eps``.
+        ratio: the noise level.
+        noise: of the step outside.
+        state: of the run outside; gives the address of the noise.
+    """
+    schedule, n = prior.schedule, kernel.steps
+    high, low = ratio ** (1 / schedule.rho), schedule.ratio_min ** (1 / schedule.rho)
+    ratios = (high + torch.linspace(0, 1, n, dtype=torch.float64) * (low - high)) ** schedule.rho
+    times = schedule.time(ratios)
+    levels = list(zip(times, ratios.tolist(), schedule.alpha(times).tolist(), strict=True))
+    for i, ((t, ratio_t, alpha_t), (s, ratio_s, alpha_s)) in enumerate(pairwise(levels)):
+        walk = Walk(t, z, ratio_t, ratio_s, alpha_t, alpha_s, s)
+        at = state._replace(x=alpha_t * z)
+        z, _ = kernel.advance(prior, walk, inner_noise(noise, i, state=state), state=at)
+    last = inner_noise(noise, n - 1, state=state)
+    return kernel.finish(prior, levels[-1][2] * z, times[-1], noise=last)

@@ -1,0 +1,63 @@
+"""What particle filters share: several particles a member, with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+
+from invdiff.errors import InputError
+from invdiff.noise import NoiseField, StepNoise
+from invdiff.protocols import Prior
+from invdiff.samplers.base import LevelSampler, SamplerState
+from invdiff.samplers.resampling import weighted
+
+__all__ = ["ParticleSampler", "particle_noise"]
+
+
+@dataclass(frozen=True)
+class ParticleSampler(LevelSampler):
+    """Weighted particles; the ensemble is the unit of work.
+
+    Args:
+        steps: number of steps.
+        particles: particles a member; at the end as many members are resampled.
+        threshold: share of the particles below which the effective number leads to resampling.
+
+    Raises:
+        InputError: fewer than one step or particle, or a threshold outside [0, 1].
+    """
+
+    steps: int = 100
+    particles: int = 1
+    threshold: float = 0.5
+    couples_members: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.particles < 1 or not 0 <= self.threshold <= 1:
+            raise InputError(
+                "no such particle filter",
+                got=self,
+                expected="at least one particle a member, shares of them in [0, 1]",
+            )
+
+    def init(
+        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+    ) -> SamplerState:
+        """Particles of pure noise, equally weighted."""
+        ids = _numbers(realizations, self.particles)
+        return weighted(super().init(model, noise, ids, device=device), realizations)
+
+
+def particle_noise(state: SamplerState, noise: NoiseField) -> StepNoise:
+    """Noise of the next step, each particle of a member with its own."""
+    per_member = len(state.x) // len(state.realizations)
+    return noise.at(_numbers(state.realizations, per_member), state.step, state.x.device)
+
+
+def _numbers(realizations: Sequence[int], per_member: int) -> tuple[int, ...]:
+    """Numbers that tell the particles' noise apart."""
+    return tuple(r * per_member + j for r in realizations for j in range(per_member))
