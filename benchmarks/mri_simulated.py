@@ -35,7 +35,7 @@ from invdiff.operators.mri import poisson_disc, random_lines
 from invdiff.priors import hub
 from invdiff.protocols import Prior
 from invdiff.reconstruct import reconstruct
-from invdiff.samplers import Ancestral, Heun
+from invdiff.samplers import DAPS, Ancestral, Heun, SplitGibbs
 from invdiff.samplers.base import RatioSampler
 
 NOISE_STD = 0.02
@@ -181,8 +181,11 @@ def judge(
     for name, settings, run in peers.points(scan):
         found, seconds = timed(run)
         yield {"method": name, **scores(found, scan, image), "seconds": seconds, **settings}
+    gibbs = SplitGibbs(o.gibbs_steps, rho_max=1.0, rho_min=NOISE_STD, calls=6)
     ours: list[tuple[str, RatioSampler, int, int]] = [
-        ("invdiff", Ancestral(o.steps), o.steps, o.members)
+        ("invdiff", Ancestral(o.steps), o.steps, o.members),
+        ("invdiff DAPS", DAPS(o.steps), o.steps, o.members),
+        ("invdiff SplitGibbs", gibbs, gibbs.steps * gibbs.calls, o.members // 2),
     ]
     if o.heun:
         ours.append(("invdiff Heun", Heun(o.steps), 2 * o.steps - 1, o.members // 2))
@@ -207,6 +210,7 @@ def arguments() -> argparse.Namespace:
         "--dps-slices", type=int, default=1, help="of the slices, how many DPS runs on"
     )
     options.add_argument("--heun", action="store_true", help="run our Heun sampler too")
+    options.add_argument("--gibbs-steps", type=int, default=12, help="sweeps of split Gibbs")
     options.add_argument("--dps-steps", type=int, default=1000)
     options.add_argument("--dps-members", type=int, default=2)
     options.add_argument("--diffpir-steps", type=int, default=100)
@@ -217,6 +221,7 @@ def arguments() -> argparse.Namespace:
     if parsed.quick:
         parsed.slices, parsed.members, parsed.steps = parsed.slices[:1], 4, 8
         parsed.dps_steps, parsed.diffpir_steps, parsed.diffpir_members = 12, 10, 2
+        parsed.gibbs_steps = 4
     return parsed
 
 
@@ -237,8 +242,9 @@ def notes(options: argparse.Namespace) -> str:
         f"Colin27 T1, 191 x 161, smooth phase, 8 birdcage coils, complex noise {NOISE_STD}. "
         f"Settings of peers were tuned on slice {options.tuning_slice} with another draw of the "
         f"mask (those of DPS at {DPS_TUNING_STEPS} steps, of DiffPIR at {DIFFPIR_TUNING_STEPS}). "
-        "Methods of deepinv have the same prior; for them (and for invdiff Heun) `seconds` of an "
-        f"ensemble of {options.members} is extrapolated from the members that `setting` tells. "
+        "Methods of deepinv have the same prior; for them (and for invdiff SplitGibbs and Heun) "
+        f"`seconds` of an ensemble of {options.members} is extrapolated from the members that "
+        "`setting` tells. "
         "DPS starts at the prior's largest noise level and is not clipped; DiffPIR's inner solves "
         "stop at ten iterations (deepinv's default is 50, too slow here)."
     )
