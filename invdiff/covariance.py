@@ -40,6 +40,9 @@ class Covariance(ABC):
     is_stationary: bool = False
     """Whether ``spectrum`` is all there is."""
 
+    is_shared: bool = False
+    """Whether it is known to be the same for all members."""
+
     is_closed: bool = False
     """Whether members can be selected (:meth:`take`) and noisy fields seen (:meth:`observed`)."""
 
@@ -145,6 +148,11 @@ class DenseCovariance(Covariance):
     factor: Tensor = field(repr=False)
     is_closed = True
 
+    @property
+    def is_shared(self) -> bool:  # type: ignore[override]
+        """Where there is one factor."""
+        return self.factor.ndim == 2
+
     @classmethod
     def of(cls, matrix: Tensor) -> DenseCovariance:
         """From ``C`` itself, ``(n, n)`` or ``(batch, n, n)``; it may be singular."""
@@ -213,6 +221,11 @@ class SpectralCovariance(Covariance):
     def is_stationary(self) -> bool:  # type: ignore[override]
         """Whether the standard deviation is the same everywhere."""
         return self.std is None
+
+    @property
+    def is_shared(self) -> bool:  # type: ignore[override]
+        """Where members have no power or standard deviation of their own."""
+        return not self.by_member and (self.std is None or len(self.std) == 1)
 
     @property
     def is_closed(self) -> bool:  # type: ignore[override]

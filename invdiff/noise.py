@@ -78,9 +78,13 @@ class NoiseField:
         def fill(i: int) -> None:
             self._fill(out[i], grid, window, key=(realizations[i], step % 2**32, stream))
 
-        # numpy fills without the interpreter lock, so members are filled side by side.
-        with ThreadPoolExecutor(torch.get_num_threads()) as pool:
-            list(pool.map(fill, range(len(realizations))))
+        n_threads = torch.get_num_threads()
+        if n_threads == 1:
+            for i in range(len(realizations)):
+                fill(i)
+        else:  # numpy fills without the interpreter lock, so members are filled side by side
+            with ThreadPoolExecutor(n_threads) as pool:
+                list(pool.map(fill, range(len(realizations))))
         noise = torch.from_numpy(out).to(grid.real_dtype)
         return torch.view_as_complex(noise * 0.5**0.5) if grid.is_complex else noise[..., 0]
 

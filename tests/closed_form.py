@@ -1,6 +1,6 @@
 """Problems with known answers, and the laws that draws of them obey. No tests in here.
 
-Shared by the tests and by ``benchmarks/closed_form.py``.
+Shared by the tests and by ``tests/referee.py``, which the benchmarks use.
 """
 
 from __future__ import annotations

@@ -39,6 +39,7 @@ from tests.chains import (
     thinned,
 )
 from tests.closed_form import (
+    MIXTURE_NOISE,
     grid2d,
     half,
     mixture_operator,
@@ -296,27 +297,35 @@ def _points(grid: Grid, n_points: int, *, seed: int) -> Mask:
 
 def mixture_case8(operator: str, *, noise: float = 0.1, index: int = 0) -> Case:
     """The mixture of DESIGN 4.2, few data of its draw ``index``."""
-    prior = mixture_prior()
-    return _mixture_case(prior, prior, operator, noise=noise, index=index)
+    prior, name = mixture_prior(), f"mixture8 {operator} {noise} {index}"
+    return _mixture_case(prior, prior, few_data(operator, 8), name=name, noise=noise, index=index)
+
+
+def design_case8(operator: str, *, index: int = 0) -> Case:
+    """The cases of DESIGN 4.2 themselves: many data, nearly always a single mode."""
+    prior, name = mixture_prior(), f"mixture8-design {operator} {MIXTURE_NOISE} {index}"
+    a = mixture_operator(operator)
+    return _mixture_case(prior, prior, a, name=name, noise=MIXTURE_NOISE, index=index)
 
 
 def mixture_case32(operator: str, *, noise: float = 0.1, index: int = 3) -> Case:
     """A mixture with stationary components on 32x32 points; the posterior is dense."""
-    prior = mixture_prior32()
-    return _mixture_case(prior, prior.dense(), operator, noise=noise, index=index)
+    prior, a = mixture_prior32(), few_data(operator, 32)
+    name = f"mixture32 {operator} {noise} {index}"
+    return _mixture_case(prior, prior.dense(), a, name=name, noise=noise, index=index)
 
 
 def _mixture_case(
     prior: GaussianMixturePrior | SpectralMixturePrior,
     explicit: GaussianMixturePrior,
-    operator: str,
+    operator: Linear,
     *,
+    name: str,
     noise: float,
     index: int,
 ) -> Case:
-    n = prior.grid.shape[0]
     x = prior.exact_draws(32, seed=11)[index]
-    term = observe(few_data(operator, n), x, noise, seed=20 + index)
+    term = observe(operator, x, noise, seed=20 + index)
     matrix, y = measured_rows(term.operator, term.y)
     exact = explicit.posterior(matrix, y, noise)
     means = exact.means.flatten(1)
@@ -324,7 +333,7 @@ def _mixture_case(
     spread = (means - mean) * exact.weights.sqrt()[:, None]
     within = torch.einsum("k,knm->nm", exact.weights, exact.covariances)
     return Case(
-        f"mixture{n} {operator} {noise} {index}",
+        name,
         prior,
         term,
         reference=exact.exact_draws(N_REFERENCE, seed=12),

@@ -318,7 +318,7 @@ def test_the_default_finds_the_modes_of_a_mixture() -> None:
     """A guard, not the measurement: one posterior an operator, 64 members, 40 passes.
 
     The floor of 64 draws is twice that of 256, so the bound is easier to meet than in
-    ``benchmarks/closed_form.py``, which has all posteriors with 256 members.
+    ``benchmarks/exact_posterior.py``, which has more cases and members.
     """
     ratios = []
     for name in OPERATORS:

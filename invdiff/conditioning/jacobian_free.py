@@ -45,6 +45,7 @@ class JacobianFree(Conditioning):
     power: Tensor | float
     tolerance: float = 0.05
     max_iterations: int = 100
+    has_evidence = True
 
     def __post_init__(self) -> None:
         power = torch.as_tensor(self.power)

@@ -18,11 +18,12 @@ the spirit of TDS (Wu et al. 2023, arXiv 2306.17775), whose twist and kernel lea
 
 Exact for Gaussian priors in any number of steps; else as steps and particles grow. Nonlinear
 operators and other noise go through :class:`Laplace`. Cost: one network pass a particle and step,
-no differentiation of it; three solves.
+no differentiation of it, and one more at the start; three solves.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,8 @@ from invdiff.samplers.particles import ParticleSampler, particle_noise
 from invdiff.samplers.resampling import effective_number, moved, reweigh
 
 __all__ = ["TwistedSMC"]
+
+_START_STREAM = 1_000_001  # of the noise that particles start from
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,24 @@ class TwistedSMC(ParticleSampler):
                 mend="Leave the conditioning out.",
             )
 
+    def init(
+        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+    ) -> SamplerState:
+        """Particles of noise around fields that the data allow already.
+
+        Moments at the largest ratio, with the field in that noise taken out of them again, are
+        those of the prior itself: ``N(mu, G)``. With ``x_0'`` drawn from it given the data,
+        ``z = x_0' + r eps`` has the weight ``p_G(y) twist(z) / p_G(y | z)``.
+        """
+        state = super().init(model, noise, realizations, device=device)
+        walk, draws = self.walk(model, state), particle_noise(state._replace(step=-1), noise)
+        precision = walk.ratio_t**-2
+        prior = _update(model, state.x, walk.t).given(walk.z, -precision)
+        x_0 = prior.draw(model.grid, draws)
+        z = x_0 + walk.ratio_t * draws(model.grid, _START_STREAM)
+        predicted = prior.given(z, precision).log_evidence()
+        return moved(state, walk.alpha_t * z, prior.log_evidence() - predicted)._replace(step=0)
+
     def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """Weigh, resample if need be, draw."""
         if bool(state.memory[0].isnan()):
@@ -88,7 +109,9 @@ class TwistedSMC(ParticleSampler):
         t = self.walk(model, state).t
         update = _update(model, state.x, t)
         increment = update.log_evidence()
-        if effective_number(increment) < 1 + self.carry * (len(increment) - 1):
+        assert state.log_weights is not None
+        carrying = effective_number(state.log_weights + increment.double())
+        if carrying < 1 + self.carry * (len(increment) - 1):
             return self._unweighted(model, noise, _dropped(state))
         draws = particle_noise(state, noise)
         state, kept = reweigh(state, increment, draws, threshold=self.threshold)
