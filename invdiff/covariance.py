@@ -99,6 +99,9 @@ class Covariance(ABC):
     def observed(self, precision: float) -> Covariance:
         """``(C^-1 + precision I)^-1``: what is left after seeing the field in white noise.
 
+        A negative precision takes such noise out again; where ``C`` does not allow it the result
+        is NaN.
+
         Raises:
             UnsupportedError: a covariance that has no closed form for it.
         """
@@ -190,7 +193,7 @@ class DenseCovariance(Covariance):
     def observed(self, precision: float) -> DenseCovariance:
         """``L (I + precision L^H L)^-1 L^H``."""
         eye = torch.eye(self.factor.shape[-1], dtype=self.factor.dtype, device=self.factor.device)
-        root = torch.linalg.cholesky(eye + precision * self.factor.mH @ self.factor)
+        root = _cholesky_or_nan(eye + precision * self.factor.mH @ self.factor)
         return DenseCovariance(torch.linalg.solve_triangular(root, self.factor.mH, upper=False).mH)
 
 
@@ -280,7 +283,8 @@ class SpectralCovariance(Covariance):
         """``S / (1 + precision S)``, for a stationary field."""
         if self.std is not None:
             return super().observed(precision)
-        return replace(self, power=self.power / (1 + precision * self.power))
+        left = 1 + precision * self.power
+        return replace(self, power=self.power / torch.where(left > 0, left, torch.nan))
 
     def sandwich(self, matrix: Tensor) -> Tensor | None:
         """``M C M^H`` in the DFT, for a stationary field."""
@@ -374,12 +378,17 @@ class LowRankCovariance(Covariance):
         gram = modes.flatten(2).conj() @ shrunk.flatten(2).mT
         gram = gram if self.base.is_complex else gram.real
         eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
-        root = torch.linalg.cholesky(eye + precision * gram)
+        root = _cholesky_or_nan(eye + precision * gram)
         fields = _inverse_dft(shrunk, start=2, is_complex=self.base.is_complex)
         solved = torch.linalg.solve_triangular(root.conj(), fields.flatten(2), upper=False)
         base = self.base.observed(precision)
         assert isinstance(base, SpectralCovariance)
         return LowRankCovariance(base, solved.reshape(self.factors.shape))
+
+
+def _cholesky_or_nan(matrix: Tensor) -> Tensor:
+    factor, info = torch.linalg.cholesky_ex(matrix)
+    return torch.where((info == 0)[..., None, None], factor, torch.nan)
 
 
 _Kind = TypeVar("_Kind", bound=Covariance)

@@ -34,6 +34,7 @@ from invdiff.samplers.resampling import (
     systematic,
     weighted,
 )
+from invdiff.schedule import VE
 from tests.closed_form import (
     gaussian_problem,
     grid2d,
@@ -187,6 +188,24 @@ def test_weights_that_no_ensemble_can_carry_are_dropped() -> None:
     assert drawn.fields.shape == (4, 16, 16)
     assert math.isnan(drawn.log_evidence)
     assert drawn.effective_number == 1
+
+
+def test_a_field_larger_than_the_largest_noise_starts_from_noise_alone() -> None:
+    """Moments that cannot be had from any prior: the start falls back, the run goes on."""
+    grid = grid2d(4)
+    exact = StationaryGaussianPrior(grid, torch.zeros(4, 4), torch.ones(4, 4), schedule=VE(0.01, 1))
+
+    class TooWide(StationaryGaussianPrior):
+        def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
+            mean, covariance = super().moments(x_t, t)
+            assert isinstance(covariance, SpectralCovariance)
+            return mean, SpectralCovariance(3 * covariance.power, is_complex=False)
+
+    prior = TooWide(grid, exact.mean, exact.spectrum, schedule=exact.schedule)
+    term = observe(Mask(grid, torch.ones(4, 4)), normal((4, 4), 1), 0.5, seed=2)
+    for model in (exact, prior):
+        draws = sample(Posterior(model, term), TwistedSMC(6), realizations=8, seed=0)
+        assert torch.isfinite(draws).all()
 
 
 def test_a_conditioning_without_evidence_is_refused() -> None:

@@ -91,7 +91,8 @@ class TwistedSMC(ParticleSampler):
 
         Moments at the largest ratio, with the field in that noise taken out of them again, are
         those of the prior itself: ``N(mu, G)``. With ``x_0'`` drawn from it given the data,
-        ``z = x_0' + r eps`` has the weight ``p_G(y) twist(z) / p_G(y | z)``.
+        ``z = x_0' + r eps`` has the weight ``p_G(y) twist(z) / p_G(y | z)``. Where the moments do
+        not allow that (a field larger than the noise), particles are noise alone, as elsewhere.
         """
         state = super().init(model, noise, realizations, device=device)
         walk, draws = self.walk(model, state), particle_noise(state._replace(step=-1), noise)
@@ -99,6 +100,8 @@ class TwistedSMC(ParticleSampler):
         prior = _update(model, state.x, walk.t).given(walk.z, -precision)
         x_0 = prior.draw(model.grid, draws)
         z = x_0 + walk.ratio_t * draws(model.grid, _START_STREAM)
+        if not torch.isfinite(z).all():
+            return state
         predicted = prior.given(z, precision).log_evidence()
         return moved(state, walk.alpha_t * z, prior.log_evidence() - predicted)._replace(step=0)
 
