@@ -12,7 +12,7 @@ from pathlib import Path
 __all__ = ["markdown", "write_table"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
-PACKAGES = ("torch", "numpy", "deepinv", "sigpy")
+PACKAGES = ("torch", "numpy", "deepinv", "azula", "sigpy")
 
 Row = Mapping[str, object]
 

@@ -98,10 +98,10 @@ class TwistedSMC(ParticleSampler):
         walk, draws = self.walk(model, state), particle_noise(state._replace(step=-1), noise)
         precision = walk.ratio_t**-2
         prior = _update(model, state.x, walk.t).given(walk.z, -precision)
+        if not torch.isfinite(prior.mean).all():
+            return state
         x_0 = prior.draw(model.grid, draws)
         z = x_0 + walk.ratio_t * draws(model.grid, _START_STREAM)
-        if not torch.isfinite(z).all():
-            return state
         predicted = prior.given(z, precision).log_evidence()
         return moved(state, walk.alpha_t * z, prior.log_evidence() - predicted)._replace(step=0)
 
