@@ -1,7 +1,7 @@
 """Nonlinear operators: pointwise functions around a linear operator, and the black box.
 
-The first two are differentiable by torch, for one product of the linear operator each way. A black
-box has no gradient: only methods that evaluate it can use it.
+All but the last are differentiable by torch, for one product of the linear operator each way. A
+black box has no gradient: only methods that evaluate it can use it.
 """
 
 from __future__ import annotations
@@ -16,22 +16,14 @@ from invdiff.errors import DTypeError, InputError
 from invdiff.grid import Grid
 from invdiff.protocols import LinearOperator
 
-__all__ = ["BlackBox", "Lognormal", "Saturating"]
+__all__ = ["BlackBox", "Lognormal", "Magnitude", "Saturating"]
 
 
 @dataclass(frozen=True)
 class _Around:
-    """An operator on the grids of a real linear one."""
+    """A function of the fields or data of a linear operator."""
 
     linear: LinearOperator
-
-    def __post_init__(self) -> None:
-        if self.domain.is_complex or self.range.is_complex:
-            raise DTypeError(
-                f"{type(self).__name__} needs real fields and data",
-                got=f"{self.domain.dtype}, {self.range.dtype}",
-                expected="a linear operator between real grids",
-            )
 
     @property
     def domain(self) -> Grid:
@@ -55,6 +47,15 @@ class _Around:
         return mask
 
 
+def _check_real(operator: _Around) -> None:
+    if operator.domain.is_complex or operator.range.is_complex:
+        raise DTypeError(
+            f"{type(operator).__name__} needs real fields and data",
+            got=f"{operator.domain.dtype}, {operator.range.dtype}",
+            expected="a linear operator between real grids",
+        )
+
+
 @dataclass(frozen=True)
 class Saturating(_Around):
     """``y = level tanh(A x / level)``: a detector that saturates.
@@ -73,7 +74,7 @@ class Saturating(_Around):
     level: float
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        _check_real(self)
         if not self.level > 0:
             raise InputError("saturation level must be positive", got=self.level, expected="> 0")
 
@@ -100,13 +101,43 @@ class Lognormal(_Around):
     log_std: float = 1.0
 
     def __post_init__(self) -> None:
-        super().__post_init__()
+        _check_real(self)
         if not self.log_std > 0:
             raise InputError("log_std must be positive", got=self.log_std, expected="> 0")
 
     def __call__(self, x: Tensor) -> Tensor:
         """``(batch, *domain.shape)`` to ``(batch, *range.shape)``."""
         return self.linear(torch.exp(self.log_mean + self.log_std * x))
+
+
+@dataclass(frozen=True)
+class Magnitude(_Around):
+    """``y = |A x|``, differentiable but at ``A x = 0``, where torch's derivative is zero.
+
+    Args:
+        linear: ``A``, with complex data.
+
+    Raises:
+        DTypeError: an operator with real data.
+    """
+
+    def __post_init__(self) -> None:
+        if not self.linear.range.is_complex:
+            raise DTypeError(
+                "Magnitude needs complex data",
+                got=self.linear.range.dtype,
+                expected="a linear operator with a complex range",
+            )
+
+    @property
+    def range(self) -> Grid:
+        """That of the linear operator, real."""
+        grid = self.linear.range
+        return grid.with_dtype(grid.real_dtype)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``(batch, *domain.shape)`` to ``(batch, *range.shape)``."""
+        return self.linear(x).abs()
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from invdiff.samplers import (
     Heun,
     SamplerState,
     SDEDPMSolver,
+    TwistedSMC,
     sample,
 )
 from invdiff.samplers.base import RatioSampler
@@ -216,10 +217,13 @@ def mode_posterior(prior, term: Gaussian) -> tuple[Tensor, Tensor]:
 
 
 @every_noise
+@pytest.mark.parametrize("sampler", [Ancestral(8), TwistedSMC(8, 1)], ids=repr)
 @pytest.mark.parametrize("name", ["blur", "fourier"])
-def test_large_circulant_posteriors_are_exact_in_every_mode(name: str, noise: float) -> None:
+def test_large_circulant_posteriors_are_exact_in_every_mode(
+    name: str, sampler: Ancestral | TwistedSMC, noise: float
+) -> None:
     prior, term = large_problem(name, noise)
-    draws = sample(Posterior(prior, term), Ancestral(8), realizations=64, seed=5, batch_size=64)
+    draws = sample(Posterior(prior, term), sampler, realizations=64, seed=5, batch_size=64)
     mean, variance = mode_posterior(prior, term)
     assert_white(whiten_stationary(draws - mean, variance))
 

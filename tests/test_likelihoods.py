@@ -13,7 +13,7 @@ from invdiff.likelihood.poisson import Poisson
 from invdiff.likelihood.rician import Rician
 from invdiff.likelihood.student_t import StudentT
 from invdiff.operators.linear import Mask, Matrix
-from invdiff.operators.magnitude import Magnitude
+from invdiff.operators.nonlinear import Magnitude
 from tests.closed_form import grid2d, normal
 
 S, NU, GAIN = 0.3, 4.0, 2.5

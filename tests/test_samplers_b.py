@@ -19,9 +19,8 @@ from invdiff.likelihood.rician import Rician
 from invdiff.likelihood.student_t import StudentT
 from invdiff.noise import NoiseField
 from invdiff.operators.linear import Matrix
-from invdiff.operators.magnitude import Magnitude
 from invdiff.operators.mri import CartesianMRI
-from invdiff.operators.nonlinear import BlackBox, Lognormal, Saturating
+from invdiff.operators.nonlinear import BlackBox, Lognormal, Magnitude, Saturating
 from invdiff.posterior import Posterior
 from invdiff.priors.gaussian import GaussianPrior
 from invdiff.samplers.ancestral import Ancestral
