@@ -82,8 +82,8 @@ def warn_if_narrow(*methods: object) -> None:
         reason = NARROW.get(type(method).__name__)
         if reason is not None:
             warnings.warn(
-                f"{method!r} draws too narrow an ensemble: {reason}. Leave sampler and "
-                "conditioning out for the default, whose spread was checked.",
+                f"{method!r} is known to misjudge the spread, mostly as too narrow: {reason}. "
+                "Leave sampler and conditioning out for the default, whose spread was checked.",
                 CalibrationWarning,
                 stacklevel=3,
             )

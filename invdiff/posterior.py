@@ -14,6 +14,7 @@ from invdiff.errors import ShapeError
 from invdiff.likelihood import Gaussian, Likelihood
 from invdiff.noise import StepNoise
 from invdiff.protocols import BasePrior, Prior, Term
+from invdiff.terms import QuadraticTerm
 
 __all__ = ["Posterior"]
 
@@ -38,6 +39,11 @@ class Posterior(BasePrior):
         if isinstance(prior, Posterior) and prior.conditioning == conditioning:
             inner: Posterior = prior
             prior, terms = inner.prior, (*inner.terms, *terms)
+        # Quadratic terms are data of their statistic, and more than a gradient is known of them.
+        terms = tuple(
+            term.likelihood(prior.grid) if isinstance(term, QuadraticTerm) else term
+            for term in terms
+        )
         for term in terms:
             if isinstance(term, Likelihood) and term.operator.domain != prior.grid:
                 raise ShapeError(

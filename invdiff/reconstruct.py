@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -17,7 +18,7 @@ from invdiff.methods import warn_if_narrow
 from invdiff.posterior import Posterior
 from invdiff.protocols import Operator, Prior, Sampler, Term
 from invdiff.provenance import describe
-from invdiff.samplers import default_sampler, ensemble
+from invdiff.samplers import Ensemble, default_sampler, ensemble
 from invdiff.samplers.base import UsesTerms
 from invdiff.samplers.drive import member_numbers
 
@@ -66,7 +67,9 @@ def reconstruct(
 
     Returns:
         A Dataset with ``name`` (realization, *dims), ``mean``, ``std``, ``data_misfit``
-        (realization; 1 is expected) and attributes that tell how it was made.
+        (realization; 1 is expected) and attributes that tell how it was made: ``invdiff_sampler``
+        and others, for weighted samplers also ``invdiff_effective_number`` (a share of the
+        particles), ``invdiff_log_evidence`` and ``invdiff_weights`` (carried or dropped).
 
     Raises:
         ShapeError: data, operator and prior that do not live on matching grids.
@@ -114,13 +117,21 @@ def reconstruct(
         "batch_size": batch_size,
         "device": str(device),
     }
-    if drawn.effective_number is not None:
-        settings["effective_number"] = round(drawn.effective_number, 4)
-        settings["log_evidence"] = drawn.log_evidence
-    attrs = describe(prior, settings)
+    attrs = describe(prior, settings | _weighting(drawn))
     # Equal grids may differ in their labels: those of the operator go first.
     grid = replace(prior.grid, coords={**prior.grid.coords, **operator.domain.coords})
     return _dataset(fields * scale, misfit, grid, members=members, name=name, attrs=attrs)
+
+
+def _weighting(drawn: Ensemble) -> dict[str, object]:
+    """What is to be told of a weighted sampler's weights."""
+    if drawn.effective_number is None or drawn.log_evidence is None:
+        return {}
+    return {
+        "effective_number": round(drawn.effective_number, 4),
+        "log_evidence": drawn.log_evidence,
+        "weights": "dropped" if math.isnan(drawn.log_evidence) else "carried",
+    }
 
 
 def _dataset(

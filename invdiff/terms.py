@@ -1,15 +1,19 @@
 r"""Terms besides likelihoods: what else is asked of a field, as a log-density up to a constant.
 
-They multiply a prior as likelihoods do, ``Posterior(prior, likelihood, term)``. How they enter is
-the method's affair: the conditionings take them to first order at ``E[x_0 | x_t]``, which is good
-for a term that is wide beside the prior's own spread of its statistic; split Gibbs evaluates them
-at clean fields and is exact in the limit. A term moves whatever is correlated with its statistic,
-as Bayes' rule says, and nothing else. Linear? None need be. Cost: one gradient of the term a step.
+They multiply a prior as likelihoods do, ``Posterior(prior, likelihood, term)``, and move whatever
+is correlated with their statistic, as Bayes' rule says, and nothing else.
+
+Those that are quadratic in a statistic (:class:`Conservation`, :class:`GroupFairness`) are data of
+that statistic: a posterior takes them as the Gaussian likelihoods they are, exact at any width
+where the statistic is linear. Other terms enter the conditionings to first order at
+``E[x_0 | x_t]``, which is good for a term that is wide beside the prior's spread of its statistic;
+weighted particles make good what that gets wrong. Cost: one gradient of the term a step.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -17,8 +21,12 @@ import torch
 from torch import Tensor
 
 from invdiff.errors import InputError, NoiseLevelError, ShapeError
+from invdiff.grid import Grid
+from invdiff.likelihood import Gaussian
+from invdiff.linalg import squared_norm
+from invdiff.protocols import Operator
 
-__all__ = ["Classifier", "Conservation", "GroupFairness", "Penalty"]
+__all__ = ["Classifier", "Conservation", "GroupFairness", "Penalty", "QuadraticTerm"]
 
 
 @dataclass(frozen=True)
@@ -45,8 +53,27 @@ class Penalty:
         return -self.strength * _per_member(self.function(x_0), x_0)
 
 
+class QuadraticTerm(ABC):
+    """``-|statistic(x_0) - target|^2 / (2 std^2)``."""
+
+    std: float
+
+    @abstractmethod
+    def statistic(self, x_0: Tensor) -> Tensor:
+        """``(batch, k)``."""
+
+    @abstractmethod
+    def likelihood(self, grid: Grid) -> Gaussian:
+        """The same as data of the statistic, for fields on ``grid``."""
+
+    def _likelihood(self, target: Tensor, operator: Operator) -> Gaussian:
+        # Complex data leave out the half: E|n|^2 is the whole variance.
+        noise = self.std * (2**0.5 if target.is_complex() else 1.0)
+        return Gaussian(target, operator, noise)
+
+
 @dataclass(frozen=True)
-class Conservation:
+class Conservation(QuadraticTerm):
     """``-(sum_i w_i x_i - total)^2 / (2 std^2)``: a budget that fields keep up to ``std``.
 
     Args:
@@ -66,13 +93,19 @@ class Conservation:
         _check_std(self.std)
 
     def statistic(self, x_0: Tensor) -> Tensor:
-        """``sum_i w_i x_i``, ``(batch,)``."""
+        """``sum_i w_i x_i``, ``(batch, 1)``."""
         weighted = x_0 if self.weights is None else self.weights.to(x_0) * x_0
-        return weighted.flatten(1).sum(1)
+        return weighted.flatten(1).sum(1, keepdim=True)
 
     def log_prob(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """``(batch,)``."""
-        return -((self.statistic(x_0) - self.total).abs() ** 2) / (2 * self.std**2)
+        return -squared_norm(self.statistic(x_0) - self.total) / (2 * self.std**2)
+
+    def likelihood(self, grid: Grid) -> Gaussian:
+        """The total as a datum of the weighted sum."""
+        weights = torch.ones(grid.shape) if self.weights is None else self.weights
+        operator = _Rows(grid, weights.to(grid.dtype).flatten()[None])
+        return self._likelihood(torch.full((1,), self.total, dtype=grid.dtype), operator)
 
 
 @dataclass(frozen=True)
@@ -104,7 +137,7 @@ class Classifier:
 
 
 @dataclass(frozen=True, eq=False)
-class GroupFairness:
+class GroupFairness(QuadraticTerm):
     r"""``-sum_g (f_g - f)^2 / (2 std^2)``: statistical parity between labelled groups of points.
 
     ``f_g`` is the mean over group ``g`` of a prediction made from the field, ``f`` the mean of the
@@ -149,11 +182,66 @@ class GroupFairness:
         numbers = range(1, int(self.groups.max()) + 1)
         return torch.stack([values[:, self.groups == g].mean(1) for g in numbers], 1)
 
+    def gaps(self, x_0: Tensor) -> Tensor:
+        """How far each group's mean is from the mean of all, ``(batch, n_groups)``."""
+        means = self.statistic(x_0)
+        return means - means.mean(1, keepdim=True)
+
     def log_prob(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """``(batch,)``."""
-        means = self.statistic(x_0)
-        gaps = (means - means.mean(1, keepdim=True)).abs()
-        return -(gaps**2).sum(1) / (2 * self.std**2)
+        return -squared_norm(self.gaps(x_0)) / (2 * self.std**2)
+
+    def likelihood(self, grid: Grid) -> Gaussian:
+        """Zeros as data of the gaps."""
+        if self.prediction is not None:
+            probe = self.gaps(torch.zeros(1, *grid.shape, dtype=grid.dtype))
+            return self._likelihood(torch.zeros_like(probe[0]), _Statistic(grid, self.gaps, probe))
+        eye = torch.eye(grid.size, dtype=grid.dtype).reshape(-1, *grid.shape)
+        rows = self.gaps(eye).mT
+        return self._likelihood(torch.zeros(len(rows), dtype=grid.dtype), _Rows(grid, rows))
+
+
+class _Statistic:
+    """A few numbers of a field, as an operator."""
+
+    def __init__(self, domain: Grid, function: Callable[[Tensor], Tensor], like: Tensor) -> None:
+        self.domain, self.function = domain, function
+        self.range = Grid(("statistic",), tuple(like.shape[1:]), like.dtype)
+
+    @property
+    def n_data(self) -> int:
+        """All of them."""
+        return self.range.size
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """``(batch, k)``."""
+        return self.function(x)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.n_data} numbers)"
+
+
+class _Rows(_Statistic):
+    """Linear ones: ``rows x`` with ``rows`` ``(k, n)``."""
+
+    gram_spectrum: Tensor | None = None
+    is_circulant: bool = False
+
+    def __init__(self, domain: Grid, rows: Tensor) -> None:
+        super().__init__(domain, self._product, rows.mT[:1])
+        self.rows = rows
+
+    def _product(self, x: Tensor) -> Tensor:
+        return x.flatten(1) @ self.rows.mT.to(x.device)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        """``rows^H y``."""
+        x: Tensor = y @ self.rows.conj().to(y.device)
+        return x.reshape(-1, *self.domain.shape)
+
+    def gram(self, x: Tensor) -> Tensor:
+        """``rows^H rows x``."""
+        return self.adjoint(self(x))
 
 
 def _check_std(std: float) -> None:

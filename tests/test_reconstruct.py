@@ -97,6 +97,7 @@ def test_the_attributes_tell_how_it_was_made(result: xr.Dataset) -> None:
     assert attrs["invdiff_sampler"] == repr(TwistedSMC())
     assert 0.5 < attrs["invdiff_effective_number"] <= 1
     assert np.isfinite(attrs["invdiff_log_evidence"])
+    assert attrs["invdiff_weights"] == "carried"
     assert attrs["invdiff_conditioning"] == repr(MomentMatching())
     assert attrs["invdiff_operator"] == repr(OPERATOR)
     assert attrs["invdiff_prior"] == repr(PRIOR)

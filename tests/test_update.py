@@ -177,7 +177,7 @@ def test_a_slope_tilts_the_gaussian(dtype: torch.dtype, kind: type[GaussianUpdat
     """``log E[exp(Re <b, x>)]`` over the posterior is known; without data and with them."""
     covariance = DenseCovariance.of(correlation(N, 2.0).to(dtype))
     mean, b, t = normal((BATCH, N, N), 4, dtype), normal((N, N), 7, dtype), torch.tensor(1.0)
-    slope = Slope.of([Linear1(b)], mean + 1, mean, t=t)
+    slope = Slope.of([Linear1(b)], mean + 1, covariance, x_t=mean, t=t)
     tight = {"tolerance": 1e-12, "max_iterations": 500}
     plain = kind(mean, covariance, terms(dtype), **tight)
     tilted = kind(mean, covariance, terms(dtype), slope, **tight)
@@ -212,7 +212,7 @@ def test_the_log_likelihood_is_what_multiplies_the_gaussian() -> None:
     mean, likelihoods = normal((BATCH, N, N), 4), terms(REAL)
     x, t = normal((BATCH, N, N), 8), torch.tensor(1.0)
     b = Linear1(normal((N, N), 7))
-    slope = Slope.of([b], mean, mean, t=t)
+    slope = Slope.of([b], mean, spectral(REAL), x_t=mean, t=t)
     update = gaussian_update(mean, spectral(REAL), likelihoods, slope=slope)
     expected = sum(term.log_prob(x, x, t) for term in [*likelihoods, b])
     torch.testing.assert_close(update.log_likelihood(x), expected)

@@ -74,11 +74,12 @@ class JacobianFree(Conditioning):
         signal = SpectralCovariance(power.expand(grid.shape), is_complex=grid.is_complex)
         mean = prior.denoise(x_t, t)
         gaussians, others = split_terms(terms)
+        covariance = signal.observed(float(prior.schedule.ratio(t)) ** -2)
         return gaussian_update(
             mean,
-            signal.observed(float(prior.schedule.ratio(t)) ** -2),
+            covariance,
             gaussians,
-            slope=Slope.of(others, mean, x_t, t=t),
+            slope=Slope.of(others, mean, covariance, x_t=x_t, t=t),
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
         )

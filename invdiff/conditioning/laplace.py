@@ -53,7 +53,7 @@ class Laplace(Conditioning):
         mean, covariance = prior.moments(x_t, t)
         likelihoods = [term for term in terms if isinstance(term, Likelihood)]
         others = [term for term in terms if not isinstance(term, Likelihood)]
-        slope = Slope.of(others, mean, x_t, t=t)
+        slope = Slope.of(others, mean, covariance, x_t=x_t, t=t)
         return self.around_mode(mean, covariance, likelihoods, slope=slope)
 
     def around_mode(

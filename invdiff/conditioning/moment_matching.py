@@ -47,7 +47,7 @@ class MomentMatching(Conditioning):
             mean,
             covariance,
             gaussians,
-            slope=Slope.of(others, mean, x_t, t=t),
+            slope=Slope.of(others, mean, covariance, x_t=x_t, t=t),
             tolerance=self.tolerance,
             max_iterations=self.max_iterations,
         )

@@ -29,7 +29,7 @@ from torch import Tensor
 from invdiff.covariance import Covariance, ProductCovariance, TransformedCovariance
 from invdiff.grid import Grid
 from invdiff.likelihood import LinearModel
-from invdiff.linalg import conjugate_gradient, inner, lanczos, squared_norm
+from invdiff.linalg import conjugate_gradient, inner, lanczos, per_member, squared_norm
 from invdiff.noise import StepNoise
 from invdiff.protocols import Term
 
@@ -40,6 +40,7 @@ _FIRST = torch.tensor([0])
 _N_PROBES, _LANCZOS_STEPS = 16, 50  # of a log-determinant that has no closed form
 # The evidence errs by the square of a solve's energy norm, whatever the number of unknowns.
 _EVIDENCE_ERROR, _MAX_EXACT = 0.2, 500
+_MAX_HALVINGS = 60  # of a slope
 _MAX_DENSE_DATA = 512  # data up to which their space is the cheaper one
 
 
@@ -54,16 +55,32 @@ class Slope(NamedTuple):
     gradient: Tensor
 
     @classmethod
-    def of(cls, terms: Sequence[Term], x_0: Tensor, x_t: Tensor, *, t: Tensor) -> Slope | None:
-        """Of the sum of terms at ``x_0``; None where there are none."""
+    def of(
+        cls, terms: Sequence[Term], x_0: Tensor, covariance: Covariance, *, x_t: Tensor, t: Tensor
+    ) -> Slope | None:
+        """Of the sum of terms at ``x_0``; None where there are none.
+
+        A Gaussian of this covariance moves by ``C g``. Where that leads past the terms' maximum and
+        down again their curvature is what counts, and ``g`` is halved until it does not.
+        """
         if not terms:
             return None
+
+        def total(x: Tensor) -> Tensor:
+            return torch.stack([term.log_prob(x, x_t, t) for term in terms]).sum(0)
+
         with torch.enable_grad():
             leaf = x_0.detach().clone().requires_grad_()
-            value = torch.stack([term.log_prob(leaf, x_t, t) for term in terms]).sum(0)
+            value = total(leaf)
             (gradient,) = torch.autograd.grad(value.sum(), leaf)
-        gradient = gradient / 2 if gradient.is_complex() else gradient
-        return cls(x_0, value.detach(), gradient)
+        value, gradient = value.detach(), gradient / 2 if gradient.is_complex() else gradient
+        shift, share = covariance(gradient), torch.ones_like(value)
+        for _ in range(_MAX_HALVINGS):
+            down = total(x_0 + per_member(share, x_0) * shift) < value
+            if not bool(down.any()):
+                break
+            share = torch.where(down, share / 2, share)
+        return cls(x_0, value, per_member(share, x_0) * gradient)
 
     def take(self, members: Tensor) -> Slope:
         """That of the members with these indices."""

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from invdiff.conditioning.laplace import Laplace
 from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
-from invdiff.covariance import Covariance, SpectralCovariance
+from invdiff.covariance import Covariance, NoCovariance, SpectralCovariance
 from invdiff.errors import UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian, Likelihood
@@ -52,7 +52,7 @@ def gradient(terms: Sequence[Term], x: Tensor, x_t: Tensor, *, t: Tensor) -> Ten
             total = total + term.pullback(term.residual(x))
         else:
             others.append(term)
-    slope = Slope.of(others, x, x_t, t=t)
+    slope = Slope.of(others, x, NoCovariance(), x_t=x_t, t=t)
     return total if slope is None else total + slope.gradient
 
 
@@ -78,7 +78,7 @@ class Target:
         """The Gaussian around the mode; terms other than likelihoods to first order."""
         likelihoods = [term for term in self.terms if isinstance(term, Likelihood)]
         others = [term for term in self.terms if not isinstance(term, Likelihood)]
-        slope = Slope.of(others, self.mean, self.x_t, t=self.t)
+        slope = Slope.of(others, self.mean, self.covariance, x_t=self.x_t, t=self.t)
         return solver.around_mode(self.mean, self.covariance, likelihoods, slope=slope)
 
     def log_density(self, u: Tensor) -> Tensor:

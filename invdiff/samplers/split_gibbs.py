@@ -187,7 +187,7 @@ def coupled(x: Tensor, rho: float, terms: Sequence[Term]) -> GaussianUpdate:
     covariance = SpectralCovariance(power, is_complex=x.is_complex())
     likelihoods = [term for term in terms if isinstance(term, Likelihood)]
     others = [term for term in terms if not isinstance(term, Likelihood)]
-    slope = Slope.of(others, x, x, t=torch.zeros((), dtype=torch.float64))
+    slope = Slope.of(others, x, covariance, x_t=x, t=torch.zeros((), dtype=torch.float64))
     return Laplace(tolerance=_TOLERANCE).around_mode(x, covariance, likelihoods, slope=slope)
 
 
