@@ -19,13 +19,12 @@ from functools import partial
 import numpy as np
 import torch
 
-from benchmarks.methods import DEFAULT, SCALABLE, Drawn, Method, default_of, drawn, fixed, methods
+from benchmarks.methods import DEFAULT, SCALABLE, Drawn, Method, default_of, drawn, methods
 from benchmarks.pareto import plot
 from benchmarks.peers import FAMILIES, Family
-from benchmarks.small_network import denoising_error, stationary, trained
+from benchmarks.small_network import denoising_error, trained
 from benchmarks.table import RESULTS, markdown, write_table
 from invdiff.errors import InvdiffError
-from invdiff.samplers import TwistedSMC
 from tests.closed_form import mixture_prior
 from tests.referee import (
     Case,
@@ -263,24 +262,15 @@ def network_rows(*, members: int, steps: int, n_cases: int | None = None) -> lis
     """The 8 x 8 mixtures through a small trained network, ours and the best of the peers."""
     prior = mixture_prior()
     network = trained(prior, steps=steps)
-    flat = stationary(network, prior)
     print(f"mean square error of the network over the exact: {denoising_error(network, prior):.3f}")
     peers = [f for f in FAMILIES if f.name in ("deepinv MMPS", "azula MMPS", "azula TMPD")]
-    chosen = [DEFAULT, *peer_methods(None, families=peers)]
+    chosen = [DEFAULT, *only("Ancestral(24)")[1:], *peer_methods(None, families=peers)]
+    named = [dataclasses.replace(m, name=f"{m.name} (network)") for m in chosen]
     rows = []
     for name in OPERATORS[:n_cases]:
-        case = mixture_case8(name)
-        for denoiser, listed, label in (
-            (network, chosen, "(network)"),
-            (flat, [STATIONARY], "(network)"),
-        ):
-            named = [dataclasses.replace(m, name=f"{m.name} {label}") for m in listed]
-            judged = dataclasses.replace(case, prior=denoiser)
-            rows += case_rows(judged, named, members=members)[1:]  # the floor is there already
+        judged = dataclasses.replace(mixture_case8(name), prior=network)
+        rows += case_rows(judged, named, members=members)[1:]  # the floor is there already
     return rows
-
-
-STATIONARY = fixed("TwistedSMC(40, particles=4), stationary covariance", TwistedSMC())
 
 
 # --- run ------------------------------------------------------------------------------------------

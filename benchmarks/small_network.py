@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from invdiff.noise import NoiseField
-from invdiff.priors.deepinv import from_deepinv, to_deepinv
 from invdiff.priors.edm import EDMNetwork
 from invdiff.priors.fit import fit_error_spectra
 from invdiff.priors.mixture import GaussianMixturePrior
@@ -18,7 +17,7 @@ from invdiff.priors.train import Batch, TrainingRecipe, train
 from invdiff.priors.unet import UNetConfig
 from invdiff.schedule import VE
 
-__all__ = ["denoising_error", "stationary", "trained"]
+__all__ = ["denoising_error", "trained"]
 
 RATIOS = np.geomspace(0.01, 20, 16)
 BATCH = 128
@@ -62,14 +61,6 @@ def trained(prior: GaussianMixturePrior, *, steps: int) -> NetworkPrior:
         positions=_positions(prior),
         card={"name": "mixture8"},
     )
-
-
-def stationary(network: NetworkPrior, prior: GaussianMixturePrior) -> SpectralPrior:
-    """The same denoiser with a stationary covariance, which weights can be computed with."""
-    denoiser = to_deepinv(network)
-    raw = from_deepinv(denoiser, network.grid, schedule=network.schedule)
-    spectra = _fitted(raw, prior)
-    return from_deepinv(denoiser, network.grid, schedule=network.schedule, spectra=spectra)
 
 
 def _fitted(raw: SpectralPrior, prior: GaussianMixturePrior) -> ErrorSpectra:

@@ -79,6 +79,10 @@ class Covariance(ABC):
             mend="Use a sampler without resampling, such as Ancestral().",
         )
 
+    def closed(self) -> Covariance | None:
+        """Itself where it has closed forms, else the nearest covariance that does, if any."""
+        return self if self.is_closed else None
+
     def join(self, others: Sequence[Covariance]) -> Covariance:
         """That of these members followed by those of ``others``, of the same kind.
 
@@ -258,6 +262,12 @@ class SpectralCovariance(Covariance):
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
         """``S^(1/2) F D v``."""
         return self._amplitude * self.coordinates(v if self.std is None else self.std * v)
+
+    def closed(self) -> SpectralCovariance:
+        """The stationary one of each member's mean variance."""
+        if self.std is None:
+            return self
+        return replace(self, power=self.spectrum, std=None, by_member=True)
 
     def _per_member(self, modes: Tensor, power: Tensor) -> Tensor:
         """``power``, with or without members, times ``modes`` ``(batch, k, *shape)``."""

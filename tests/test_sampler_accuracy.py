@@ -35,7 +35,7 @@ def test_every_sampler_is_as_good_or_bad_as_its_row(method: Method) -> None:
     score = case().score(drawn(method, case(), members=MEMBERS, seed=7).fields)
     # Of 128 independent draws: a standard deviation 6 % a point and less on average, a mode's
     # weight 0.045; the row has half those errors. Few ancestors and single modes err more.
-    loose = 3 if row["sw2_over_floor"] > 3 else 1
+    loose = 3 if row["sw2_over_floor"] > 2.5 else 1
     assert score["std_ratio"] == pytest.approx(row["std_ratio"], abs=0.1 * loose)
     assert score["coverage90"] == pytest.approx(row["coverage90"], abs=0.05 * loose)
     assert score["mode_tv"] == pytest.approx(row["mode_tv"], abs=0.12 * loose)

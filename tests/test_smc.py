@@ -208,6 +208,28 @@ def test_a_field_larger_than_the_largest_noise_starts_from_noise_alone() -> None
         assert torch.isfinite(draws).all()
 
 
+class Mapped(StationaryGaussianPrior):
+    """The exact prior, its covariance told with a map of its size, as networks do."""
+
+    def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
+        mean, covariance = super().moments(x_t, t)
+        assert isinstance(covariance, SpectralCovariance)
+        std = torch.full_like(mean, 2.0)
+        return mean, SpectralCovariance(covariance.power / 4, std, is_complex=False)
+
+
+def test_a_map_of_the_spread_gives_way_to_its_mean_where_weights_are_asked_for() -> None:
+    case = gaussian_case("inpainting", 0.2, 6)
+    assert isinstance(case.prior, StationaryGaussianPrior)
+    mapped = Mapped(case.prior.grid, case.prior.mean, case.prior.spectrum)
+    drawn = [
+        ensemble(Posterior(prior, case.term), TwistedSMC(8, 2), realizations=16, seed=1)
+        for prior in (case.prior, mapped)
+    ]
+    torch.testing.assert_close(drawn[0].fields, drawn[1].fields, rtol=1e-6, atol=1e-7)
+    assert drawn[1].log_evidence == pytest.approx(case.log_evidence, abs=0.1)
+
+
 def test_a_conditioning_without_evidence_is_refused() -> None:
     problem = gaussian_problem("blur", 0.1, n=4)
     model = Posterior(problem.prior, problem.term, conditioning=DPS())
@@ -255,5 +277,12 @@ def test_the_default_suits_the_terms() -> None:
     assert default_sampler(Posterior(prior)) == TwistedSMC()
     assert default_sampler(Posterior(prior, box)) == EnKG()
     assert default_sampler(Posterior(prior, linear, conditioning=DPS())) == Ancestral()
+    mapped = Mapped(prior.grid, prior.mean, prior.spectrum)
+    assert default_sampler(Posterior(mapped, linear)) == TwistedSMC()
+    large = stationary_prior(grid2d(24))
+    many = Gaussian(normal((24, 24), 0), Mask(large.grid, torch.ones(24, 24)), 0.1)
+    assert default_sampler(Posterior(large, many)) == TwistedSMC()
+    mapped = Mapped(large.grid, large.mean, large.spectrum)
+    assert default_sampler(Posterior(mapped, many)) == Ancestral()
     inner = Posterior(prior, linear)
     assert default_sampler(Posterior(inner, linear, conditioning=DPS())) == Ancestral()

@@ -33,7 +33,7 @@ from invdiff.linalg import conjugate_gradient, inner, lanczos, per_member, squar
 from invdiff.noise import StepNoise
 from invdiff.protocols import Term
 
-__all__ = ["GaussianUpdate", "Slope", "gaussian_update"]
+__all__ = ["MAX_DENSE_DATA", "GaussianUpdate", "Slope", "gaussian_update"]
 
 _FIRST_DATA_STREAM = 2  # 0 and 1 are the sampler's
 _FIRST = torch.tensor([0])
@@ -41,7 +41,7 @@ _N_PROBES, _LANCZOS_STEPS = 16, 50  # of a log-determinant that has no closed fo
 # The evidence errs by the square of a solve's energy norm, whatever the number of unknowns.
 _EVIDENCE_ERROR, _MAX_EXACT = 0.2, 500
 _MAX_HALVINGS = 60  # of a slope
-_MAX_DENSE_DATA = 512  # data up to which their space is the cheaper one
+MAX_DENSE_DATA = 512  # data up to which their space is the cheaper one
 
 
 class Slope(NamedTuple):
@@ -107,7 +107,7 @@ def gaussian_update(
             the energy norm of a draw's noise is ``sqrt(n)``, and it stops at that times this.
         max_iterations: bound on its conjugate-gradient steps.
     """
-    few = 0 < sum(model.n_data for model in models) <= _MAX_DENSE_DATA
+    few = 0 < sum(model.n_data for model in models) <= MAX_DENSE_DATA
     cheap = few and covariance.sandwich(torch.zeros(1, mean[0].numel()).to(mean)) is not None
     kind = DataSpaceUpdate if cheap else GaussianUpdate
     return kind(mean, covariance, models, slope, tolerance, max_iterations)

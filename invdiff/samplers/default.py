@@ -1,9 +1,10 @@
 """The sampler that is taken when none is named; the evidence is in ``benchmarks/exact_posterior``.
 
-- Terms with gradients, linear or not, and a prior whose covariance has closed forms: weighted
-  particles, :class:`TwistedSMC`. It alone gets the weights of separate modes right.
-- The same with another covariance (a network's, whose spread varies over the field): the kernel
-  without weights, :class:`Ancestral`. At the size of images no ensemble could carry them.
+- Terms with gradients, linear or not, and a prior whose covariance has closed forms, or nearly and
+  the data are few: weighted particles, :class:`TwistedSMC`. It alone gets the weights of separate
+  modes right.
+- The same with another covariance (a network's, whose spread varies over the field) and many data:
+  the kernel without weights, :class:`Ancestral`. No ensemble could carry them.
 - Black boxes: :class:`EnKG`, which needs no gradient.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import torch
 
+from invdiff.conditioning.update import MAX_DENSE_DATA
 from invdiff.likelihood import Likelihood
 from invdiff.posterior import Posterior
 from invdiff.protocols import Sampler
@@ -37,4 +39,6 @@ def default_sampler(model: Posterior, *, device: str | torch.device = "cpu") -> 
     zero = torch.zeros(1, *model.grid.shape, dtype=model.grid.dtype, device=device)
     with torch.no_grad():
         covariance = model.prior.covariance(zero, t)
-    return TwistedSMC() if covariance.is_closed else Ancestral()
+    few = sum(term.operator.n_data for term in likelihoods) <= MAX_DENSE_DATA
+    weighable = covariance.is_closed or (few and covariance.closed() is not None)
+    return TwistedSMC() if weighable else Ancestral()

@@ -16,8 +16,10 @@ draws ``x_0'`` itself, of weight ``p(y | x_0') / model(y | x_0')``, one where th
 Systematic resampling where the effective number falls below a threshold (Del Moral et al. 2006). In
 the spirit of TDS (Wu et al. 2023, arXiv 2306.17775), whose twist and kernel leave ``C`` out.
 
-Exact for Gaussian priors in any number of steps; else as steps and particles grow. Nonlinear
-operators and other noise go through :class:`Laplace`. Cost: one network pass a particle and step,
+Exact for Gaussian priors in any number of steps; else as steps and particles grow. Where the
+covariance has no closed forms, as a network's with a map of its size, the stationary one of each
+member's mean variance takes its place: the weights hold for any Gaussian model. Nonlinear operators
+and other noise go through :class:`Laplace`. Cost: one network pass a particle and step,
 no differentiation of it, and one more at the start; three solves.
 """
 
@@ -30,10 +32,11 @@ import torch
 from torch import Tensor
 
 from invdiff.conditioning.update import GaussianUpdate
+from invdiff.covariance import Covariance
 from invdiff.errors import InputError, UnsupportedError
 from invdiff.noise import NoiseField
 from invdiff.posterior import Posterior
-from invdiff.protocols import Prior
+from invdiff.protocols import BasePrior, Prior
 from invdiff.samplers.ancestral import Ancestral
 from invdiff.samplers.base import SamplerState
 from invdiff.samplers.particles import ParticleSampler, particle_noise
@@ -94,6 +97,7 @@ class TwistedSMC(ParticleSampler):
         ``z = x_0' + r eps`` has the weight ``p_G(y) twist(z) / p_G(y | z)``. Where the moments do
         not allow that (a field larger than the noise), particles are noise alone, as elsewhere.
         """
+        model = _closed(model)
         state = super().init(model, noise, realizations, device=device)
         walk, draws = self.walk(model, state), particle_noise(state._replace(step=-1), noise)
         precision = walk.ratio_t**-2
@@ -110,7 +114,7 @@ class TwistedSMC(ParticleSampler):
         if bool(state.memory[0].isnan()):
             return self._unweighted(model, noise, state)
         t = self.walk(model, state).t
-        update = _update(model, state.x, t)
+        update = _update(_closed(model), state.x, t)
         increment = update.log_evidence()
         assert state.log_weights is not None
         carrying = effective_number(state.log_weights + increment.double())
@@ -135,6 +139,26 @@ class TwistedSMC(ParticleSampler):
     def _unweighted(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
         after = Ancestral(self.steps).step(model, noise, state)
         return after._replace(memory=state.memory, log_weights=state.log_weights)
+
+
+class _ClosedPrior(BasePrior):
+    """A prior whose covariance has closed forms, by leaving out how its size varies in space."""
+
+    def __init__(self, prior: Prior) -> None:
+        self.prior = prior
+        self.grid, self.schedule, self.needs_grad = prior.grid, prior.schedule, prior.needs_grad
+
+    def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
+        """The mean, and the nearest covariance with closed forms."""
+        mean, covariance = self.prior.moments(x_t, t)
+        return mean, covariance.closed() or covariance
+
+
+def _closed(model: Prior) -> Prior:
+    if isinstance(model, Posterior):
+        prior = _ClosedPrior(model.prior)
+        return Posterior(prior, *model.terms, conditioning=model.conditioning)
+    return _ClosedPrior(model)
 
 
 def _dropped(state: SamplerState) -> SamplerState:
