@@ -1,0 +1,216 @@
+"""Covariances that are diagonal in the DFT, but for a map of sizes or a few directions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from invdiff.covariance.base import Covariance, alike, cholesky_or_nan
+
+__all__ = ["LowRankCovariance", "SpectralCovariance"]
+
+
+@dataclass(frozen=True, eq=False)
+class SpectralCovariance(Covariance):
+    r"""``C = D F^H S F D``: a stationary correlation times a map of standard deviations.
+
+    Its coordinates are those of the DFT, ``L = D F^H S^(1/2)``: solves need two DFTs a step.
+
+    Args:
+        power: ``S >= 0`` in ``torch.fft.fftn`` order, ``(*shape)`` or ``(batch, *shape)``; its mean
+            is the variance where ``std`` is one. Symmetric for real fields.
+        std: ``D``, ``(batch, *shape)`` or broadcastable; None for a stationary field.
+        is_complex: whether the field is complex.
+        by_member: whether ``power`` has a first axis of members.
+    """
+
+    power: Tensor = field(repr=False)
+    std: Tensor | None = field(default=None, repr=False)
+    is_complex: bool = field(kw_only=True)
+    by_member: bool = field(default=False, kw_only=True)
+
+    @property
+    def is_stationary(self) -> bool:  # type: ignore[override]
+        """Whether the standard deviation is the same everywhere."""
+        return self.std is None
+
+    @property
+    def is_shared(self) -> bool:  # type: ignore[override]
+        """Where members have no power or standard deviation of their own."""
+        return not self.by_member and (self.std is None or len(self.std) == 1)
+
+    @property
+    def is_closed(self) -> bool:  # type: ignore[override]
+        """Where it is stationary."""
+        return self.is_stationary
+
+    @property
+    def spectrum(self) -> Tensor:  # type: ignore[override]
+        """``S`` times the mean variance of each member."""
+        if self.std is None:
+            return self.power
+        return self.power * self.std.square().mean(tuple(range(-self.power.ndim, 0)), keepdim=True)
+
+    @cached_property
+    def _amplitude(self) -> Tensor:
+        return self.power.sqrt()
+
+    def coordinates(self, e: Tensor) -> Tensor:
+        """``F e`` with the unitary DFT."""
+        return _dft(e)
+
+    def sqrt(self, u: Tensor) -> Tensor:
+        """``D F^H S^(1/2) u``; for a real field ``u`` are the coefficients of one."""
+        x = _inverse_dft(self._amplitude * u, is_complex=self.is_complex)
+        return x if self.std is None else self.std * x
+
+    def sqrt_adjoint(self, v: Tensor) -> Tensor:
+        """``S^(1/2) F D v``."""
+        return self._amplitude * self.coordinates(v if self.std is None else self.std * v)
+
+    def closed(self) -> SpectralCovariance:
+        """The stationary one of each member's mean variance."""
+        if self.std is None:
+            return self
+        return replace(self, power=self.spectrum, std=None, by_member=True)
+
+    def _per_member(self, modes: Tensor, power: Tensor) -> Tensor:
+        """``power``, with or without members, times ``modes`` ``(batch, k, *shape)``."""
+        return modes * (power[:, None] if self.by_member else power)
+
+    def take(self, members: Tensor) -> SpectralCovariance:
+        """Powers and standard deviations of the members, where they have their own."""
+        std = self.std if self.std is None or len(self.std) == 1 else self.std[members]
+        power = self.power[members] if self.by_member else self.power
+        return replace(self, power=power, std=std)
+
+    def join(self, others: Sequence[Covariance]) -> SpectralCovariance:
+        """Powers and standard deviations one after the other, where members have their own."""
+        rest = alike(self, others)
+        power, std = self.power, self.std
+        if self.by_member:
+            power = torch.cat([power, *(o.power for o in rest)])
+        if std is not None:
+            std = torch.cat([std, *(o.std for o in rest if o.std is not None)])
+        return replace(self, power=power, std=std)
+
+    def observed(self, precision: float) -> Covariance:
+        """``S / (1 + precision S)``, for a stationary field."""
+        if self.std is not None:
+            return super().observed(precision)
+        left = 1 + precision * self.power
+        return replace(self, power=self.power / torch.where(left > 0, left, torch.nan))
+
+    def sandwich(self, matrix: Tensor) -> Tensor | None:
+        """``M C M^H`` in the DFT, for a stationary field."""
+        if self.std is not None:
+            return None
+        shape = self.power.shape[1:] if self.by_member else self.power.shape
+        modes = _dft(matrix.reshape(-1, *shape)).reshape(matrix.shape)
+        power = self.power.reshape(-1, 1, matrix.shape[-1])
+        product: Tensor = (modes * power) @ modes.mH
+        return product if self.is_complex else product.real
+
+
+@dataclass(frozen=True, eq=False)
+class LowRankCovariance(Covariance):
+    r"""``C = Q + sum_k f_k f_k^H``: a stationary covariance and a few directions beside it.
+
+    In the coordinates ``v_k = S^(-1/2) F f_k`` of the DFT, with ``V^H V = R diag(l) R^H``::
+
+        L = F^H S^(1/2) (I + V V^H)^(1/2),
+        (I + V V^H)^(1/2) = I + V R diag((sqrt(1 + l) - 1) / l) R^H V^H
+
+    Args:
+        base: ``Q``, stationary, with positive power.
+        factors: ``f_k``, ``(batch, k, *shape)``.
+    """
+
+    base: SpectralCovariance
+    factors: Tensor = field(repr=False)
+    is_closed = True
+
+    @property
+    def spectrum(self) -> Tensor:  # type: ignore[override]
+        """Diagonal of ``C`` in the DFT."""
+        return self.base.power + _dft(self.factors, start=2).abs().square().sum(1)
+
+    @cached_property
+    def _directions(self) -> Tensor:
+        """``V R``, ``(batch, n, k)``."""
+        modes = self.base._per_member(_dft(self.factors, start=2), 1 / self.base.power.sqrt())
+        return modes.flatten(2).mT
+
+    @cached_property
+    def _eigen(self) -> tuple[Tensor, Tensor]:
+        """``V R`` with orthogonal columns, and their squared norms ``l``."""
+        values, rotation = torch.linalg.eigh(self._directions.mH @ self._directions)
+        return self._directions @ rotation, values.real.clamp_min(torch.finfo(values.dtype).tiny)
+
+    def _stretch(self, u: Tensor) -> Tensor:
+        """``(I + V V^H)^(1/2) u``."""
+        directions, values = self._eigen
+        weights = ((1 + values).sqrt() - 1) / values
+        flat = u.flatten(1)[..., None]
+        along = weights[..., None] * (directions.mH @ flat)
+        return u + (directions @ along)[..., 0].reshape(u.shape)
+
+    def coordinates(self, e: Tensor) -> Tensor:
+        """Those of the DFT."""
+        return self.base.coordinates(e)
+
+    def sqrt(self, u: Tensor) -> Tensor:
+        """``L u``."""
+        return self.base.sqrt(self._stretch(u))
+
+    def sqrt_adjoint(self, v: Tensor) -> Tensor:
+        """``L^H v``."""
+        return self._stretch(self.base.sqrt_adjoint(v))
+
+    def take(self, members: Tensor) -> LowRankCovariance:
+        """Base and factors of the members."""
+        return LowRankCovariance(self.base.take(members), self.factors[members])
+
+    def join(self, others: Sequence[Covariance]) -> LowRankCovariance:
+        """Bases and factors one after the other."""
+        rest = alike(self, others)
+        base = self.base.join([o.base for o in rest])
+        return LowRankCovariance(base, torch.cat([self.factors, *(o.factors for o in rest)]))
+
+    def sandwich(self, matrix: Tensor) -> Tensor | None:
+        """``M Q M^H + sum_k (M f_k) (M f_k)^H``."""
+        base = self.base.sandwich(matrix)
+        if base is None:
+            return None
+        along = matrix @ self.factors.flatten(2).mT
+        return base + along @ along.mH
+
+    def observed(self, precision: float) -> LowRankCovariance:
+        r"""``p^-1 (I - R) + R F (I + p F^H R F)^-1 F^H R``, ``R = (I + p Q)^-1``, by Woodbury."""
+        shrink = 1 / (1 + precision * self.base.power)
+        modes = _dft(self.factors, start=2)
+        shrunk = self.base._per_member(modes, shrink)
+        gram = modes.flatten(2).conj() @ shrunk.flatten(2).mT
+        gram = gram if self.base.is_complex else gram.real
+        eye = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+        root = cholesky_or_nan(eye + precision * gram)
+        fields = _inverse_dft(shrunk, start=2, is_complex=self.base.is_complex)
+        solved = torch.linalg.solve_triangular(root.conj(), fields.flatten(2), upper=False)
+        base = self.base.observed(precision)
+        assert isinstance(base, SpectralCovariance)
+        return LowRankCovariance(base, solved.reshape(self.factors.shape))
+
+
+def _dft(x: Tensor, *, start: int = 1) -> Tensor:
+    """Unitary DFT over the axes from ``start`` on."""
+    modes: Tensor = torch.fft.fftn(x, dim=tuple(range(start, x.ndim)), norm="ortho")
+    return modes
+
+
+def _inverse_dft(modes: Tensor, *, start: int = 1, is_complex: bool) -> Tensor:
+    x: Tensor = torch.fft.ifftn(modes, dim=tuple(range(start, modes.ndim)), norm="ortho")
+    return x if is_complex else x.real
