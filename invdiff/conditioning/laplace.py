@@ -51,6 +51,18 @@ class Laplace(Conditioning):
     ) -> GaussianUpdate:
         """The update of ``N(m, C)`` by the likelihoods linearised at the mode."""
         mean, covariance = prior.moments(x_t, t)
+        return self.given(mean, covariance, terms, x_t=x_t, t=t)
+
+    def given(
+        self,
+        mean: Tensor,
+        covariance: Covariance,
+        terms: Sequence[Term],
+        *,
+        x_t: Tensor,
+        t: Tensor,
+    ) -> GaussianUpdate:
+        """``N(mean, covariance)`` times any terms; those that are no likelihoods to first order."""
         likelihoods = [term for term in terms if isinstance(term, Likelihood)]
         others = [term for term in terms if not isinstance(term, Likelihood)]
         slope = Slope.of(others, mean, covariance, x_t=x_t, t=t)

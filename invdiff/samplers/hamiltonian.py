@@ -25,6 +25,7 @@ from invdiff.conditioning.laplace import Laplace
 from invdiff.conditioning.update import GaussianUpdate
 from invdiff.errors import InputError
 from invdiff.grid import Grid
+from invdiff.linalg import inner, per_member
 from invdiff.noise import StepNoise
 from invdiff.protocols import Term
 from invdiff.samplers.inner import Target
@@ -84,7 +85,7 @@ class HMC:
             gain = new_value - _kinetic(metric, new_p) - value + _kinetic(metric, p)
             uniform = torch.special.ndtr(noise(Grid(("u",), (1,), torch.float64), first)[:, 0])
             accept = uniform.log() < gain  # never where the gain is NaN
-            keep = accept.reshape(-1, *(1,) * (u.ndim - 1))
+            keep = per_member(accept, u)
             u, slope = torch.where(keep, new_u, u), torch.where(keep, new_slope, slope)
             value = torch.where(accept, new_value, value)
         return target.mean + target.covariance.sqrt(u)
@@ -114,7 +115,7 @@ def _momentum(metric: GaussianUpdate, grid: Grid, noise: StepNoise, *, first: in
 def _kinetic(metric: GaussianUpdate, p: Tensor) -> Tensor:
     """``p^H K^-1 p / 2``, without the 1/2 for complex fields."""
     half = 1.0 if metric.mean.is_complex() else 0.5
-    return half * (p.conj() * metric.solve(p)).real.flatten(1).sum(1)
+    return half * inner(p, metric.solve(p))
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,8 @@ from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
 from invdiff.covariance import Covariance, NoCovariance, SpectralCovariance
 from invdiff.errors import UnsupportedError
 from invdiff.grid import Grid
-from invdiff.likelihood import Gaussian, Likelihood
+from invdiff.likelihood import Gaussian
+from invdiff.linalg import squared_norm
 from invdiff.methods import Needs, able
 from invdiff.noise import StepNoise
 from invdiff.protocols import Term
@@ -76,15 +77,12 @@ class Target:
 
     def gaussian(self, solver: Laplace) -> GaussianUpdate:
         """The Gaussian around the mode; terms other than likelihoods to first order."""
-        likelihoods = [term for term in self.terms if isinstance(term, Likelihood)]
-        others = [term for term in self.terms if not isinstance(term, Likelihood)]
-        slope = Slope.of(others, self.mean, self.covariance, x_t=self.x_t, t=self.t)
-        return solver.around_mode(self.mean, self.covariance, likelihoods, slope=slope)
+        return solver.given(self.mean, self.covariance, self.terms, x_t=self.x_t, t=self.t)
 
     def log_density(self, u: Tensor) -> Tensor:
         """``-|u|^2 / 2`` (without the 1/2 for complex fields) and the terms, ``(batch,)``."""
         x = self.mean + self.covariance.sqrt(u)
-        total = -(1.0 if self.mean.is_complex() else 0.5) * u.abs().square().flatten(1).sum(1)
+        total = -(1.0 if self.mean.is_complex() else 0.5) * squared_norm(u)
         for term in self.terms:
             total = total + term.log_prob(x, self.x_t, self.t)
         return total

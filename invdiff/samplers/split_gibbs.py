@@ -30,11 +30,11 @@ import torch
 from torch import Tensor
 
 from invdiff.conditioning.laplace import Laplace
-from invdiff.conditioning.update import GaussianUpdate, Slope
+from invdiff.conditioning.update import GaussianUpdate
 from invdiff.covariance import SpectralCovariance
 from invdiff.errors import InputError
 from invdiff.grid import Grid
-from invdiff.likelihood import Gaussian, Likelihood
+from invdiff.likelihood import Gaussian
 from invdiff.linalg import per_member, squared_norm
 from invdiff.noise import StepNoise
 from invdiff.protocols import Prior, Term
@@ -185,10 +185,8 @@ def coupled(x: Tensor, rho: float, terms: Sequence[Term]) -> GaussianUpdate:
     """
     power = torch.full(x.shape[1:], rho**2, dtype=x.dtype.to_real(), device=x.device)
     covariance = SpectralCovariance(power, is_complex=x.is_complex())
-    likelihoods = [term for term in terms if isinstance(term, Likelihood)]
-    others = [term for term in terms if not isinstance(term, Likelihood)]
-    slope = Slope.of(others, x, covariance, x_t=x, t=torch.zeros((), dtype=torch.float64))
-    return Laplace(tolerance=_TOLERANCE).around_mode(x, covariance, likelihoods, slope=slope)
+    t = torch.zeros((), dtype=torch.float64)
+    return Laplace(tolerance=_TOLERANCE).given(x, covariance, terms, x_t=x, t=t)
 
 
 def log_terms(terms: Sequence[Term], x_0: Tensor) -> Tensor:
