@@ -12,12 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff.errors import NoiseLevelError, UnsupportedError
+from invdiff.errors import InputError, NoiseLevelError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.operators.base import Linear
-from invdiff.protocols import LinearOperator
+from invdiff.protocols import LinearOperator, Operator
 
-__all__ = ["DeepinvLinear", "from_deepinv", "to_deepinv"]
+__all__ = ["DeepinvLinear", "from_deepinv", "to_deepinv", "to_deepinv_physics"]
 
 
 class DeepinvLinear(Linear):
@@ -89,14 +89,10 @@ def to_deepinv(operator: LinearOperator, *, noise_std: float | None = None) -> A
     Raises:
         NoiseLevelError: a noise level that is not positive.
     """
-    from deepinv.physics import GaussianNoise, LinearPhysics, ZeroNoise
+    from deepinv.physics import LinearPhysics
 
-    if noise_std is not None and not noise_std > 0:
-        raise NoiseLevelError("noise level must be positive", got=noise_std, expected="> 0")
     domain, range = operator.domain, operator.range
-    noise = ZeroNoise()
-    if noise_std is not None:
-        noise = GaussianNoise(noise_std / 2**0.5 if range.is_complex else noise_std)
+    noise = _noise_model(noise_std, range)
 
     # deepinv hands its own parameters on to A and A_adjoint; ours have none.
     def forward(x: Tensor, **_: Any) -> Tensor:
@@ -112,3 +108,81 @@ def to_deepinv(operator: LinearOperator, *, noise_std: float | None = None) -> A
         img_size=tuple(domain.to_channels(zeros).shape[1:]),
         noise_model=noise,
     )
+
+
+def to_deepinv_physics(
+    operator: Operator,
+    *,
+    noise_std: float | None = None,
+    interval: tuple[float, float] | None = None,
+) -> Any:
+    """A nonlinear operator as a deepinv ``Physics``, for deepinv's algorithms.
+
+    deepinv's gradient of a data fidelity is ``A`` and then ``A_vjp``: where the operator has a
+    ``misfit_and_gradient(x, y, misfit=...)``, as `Acoustic`, that is three solves a shot. The
+    vjp is not differentiable again.
+
+    Args:
+        operator: any differentiable operator.
+        noise_std: as of `to_deepinv`.
+        interval: the values of a real field that deepinv is to see as 0 and 1, such as velocity
+            bounds: its denoisers know that range alone, and its step sizes become moderate.
+
+    Returns:
+        ``deepinv.physics.Physics`` from fields to data, both in real channels.
+
+    Raises:
+        NoiseLevelError: a noise level that is not positive.
+        InputError: an interval of no length, or of a complex field.
+    """
+    from deepinv.physics import Physics
+
+    domain, range = operator.domain, operator.range
+    low, high = interval or (0.0, 1.0)
+    if not low < high or (interval and domain.is_complex):
+        raise InputError(
+            "deepinv cannot see the field in this interval",
+            got=f"{interval} of {domain.dtype}",
+            expected="low < high, of a real field",
+        )
+
+    def field(x: Tensor) -> Tensor:
+        return domain.from_channels(low + (high - low) * x)
+
+    def forward(x: Tensor, **_: Any) -> Tensor:
+        return range.to_channels(operator(field(x)))
+
+    class Nonlinear(Physics):  # type: ignore[misc]  # deepinv is imported here alone
+        def A_vjp(self, x: Tensor, v: Tensor) -> Tensor:
+            cotangent = range.from_channels(v.detach())
+            gradient = _vjp(operator, field(x.detach()), cotangent)
+            return (high - low) * domain.to_channels(gradient)
+
+    return Nonlinear(A=forward, noise_model=_noise_model(noise_std, range))
+
+
+def _vjp(operator: Operator, x: Tensor, cotangent: Tensor) -> Tensor:
+    """``J(x)^H cotangent``; without a solve for data that nobody asked for, where that can be."""
+    fused = getattr(operator, "misfit_and_gradient", None)
+    if fused is not None:
+        gradient: Tensor = fused(x, cotangent, misfit=_inner)[1]
+        return gradient
+    with torch.enable_grad():
+        leaf = x.clone().requires_grad_()
+        (gradient,) = torch.autograd.grad(operator(leaf), leaf, cotangent)
+    return gradient
+
+
+def _inner(predicted: Tensor, cotangent: Tensor) -> Tensor:
+    """A misfit whose gradient is the vjp."""
+    return (predicted * cotangent).sum()
+
+
+def _noise_model(noise_std: float | None, range: Grid) -> Any:
+    from deepinv.physics import GaussianNoise, ZeroNoise
+
+    if noise_std is None:
+        return ZeroNoise()
+    if not noise_std > 0:
+        raise NoiseLevelError("noise level must be positive", got=noise_std, expected="> 0")
+    return GaussianNoise(noise_std / 2**0.5 if range.is_complex else noise_std)

@@ -1,0 +1,24 @@
+"""Seismics: acquisition, and the acoustic wave equation as a torch operator."""
+
+from invdiff.operators.seismic.acoustic import Acoustic, gardner
+from invdiff.operators.seismic.born import Born
+from invdiff.operators.seismic.boundary import Boundary
+from invdiff.operators.seismic.deepwave import Deepwave
+from invdiff.operators.seismic.elastic import Elastic
+from invdiff.operators.seismic.propagator import Devito
+from invdiff.operators.seismic.survey import Survey, ricker
+from invdiff.operators.seismic.workers import Cluster, Threads
+
+__all__ = [
+    "Acoustic",
+    "Born",
+    "Boundary",
+    "Cluster",
+    "Deepwave",
+    "Devito",
+    "Elastic",
+    "Survey",
+    "Threads",
+    "gardner",
+    "ricker",
+]

@@ -1,0 +1,205 @@
+"""Acoustic waves through velocity models: pressure at receivers, as a torch operator."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from invdiff.errors import InputError, ShapeError
+from invdiff.grid import Grid, check_finite
+from invdiff.operators.seismic.boundary import Boundary
+from invdiff.operators.seismic.inputs import (
+    check_below_surface,
+    check_bounds,
+    check_density,
+    check_domain,
+    check_velocity,
+    check_weights,
+)
+from invdiff.operators.seismic.propagator import Devito, Engine, Misfit, Setting
+from invdiff.operators.seismic.survey import Survey
+
+__all__ = ["Acoustic", "gardner"]
+
+
+class Acoustic:
+    r"""Pressure of acoustic waves, a nonlinear operator of the velocity.
+
+    It solves::
+
+        1/v^2 p_tt - lap p = f(t) delta(x - x_s),    or with a density
+        rho_0/(rho v^2) p_tt - div(rho_0/rho grad p) = f(t) delta(x - x_s),  rho_0 = 1000 kg/m^3
+
+    Time step and length of the data depend on the upper velocity bound alone, not on the model at
+    hand. Each model and shot is one solve; a gradient by :meth:`misfit_and_gradient` is two, one
+    through torch's autograd three.
+
+    Args:
+        survey: sources, receivers and wavelet.
+        domain: grid of the models: dims ``("z", "x")`` with coordinates in m, evenly spaced.
+        bounds: lowest and highest velocity that a model may have, m/s.
+        boundary: absorbing layers, and whether the top is a free surface.
+        density: kg/m^3, ``(nz, nx)``, or a function from velocities to densities ``(batch, nz,
+            nx)`` such as :func:`gardner`; constant by default.
+        engine: who solves the wave equation.
+
+    Raises:
+        InputError: bounds, positions or spacing that cannot be used, or a time step that violates
+            the CFL condition.
+        ShapeError: a domain that is no section, or a density of another shape.
+        MissingDependencyError: the engine, or its compiler, is not installed.
+    """
+
+    def __init__(
+        self,
+        survey: Survey,
+        domain: Grid,
+        *,
+        bounds: tuple[float, float],
+        boundary: Boundary | None = None,
+        density: Tensor | Callable[[Tensor], Tensor] | None = None,
+        engine: Engine | None = None,
+    ) -> None:
+        survey.check_on(domain)
+        check_domain(domain)
+        check_bounds(bounds)
+        boundary = boundary or Boundary()
+        if boundary.is_free_surface:
+            check_below_surface(survey, float(domain.coords["z"][0]))
+        if isinstance(density, Tensor):
+            check_density(density, domain.shape)
+        self.survey, self.domain, self.bounds, self.boundary = survey, domain, bounds, boundary
+        self.density, self.engine = density, engine or Devito()
+        setting = Setting(survey, domain, bounds, boundary, density is not None)
+        self.propagator = self.engine.propagator(setting)
+        self.weights: NDArray[np.float64] | None = None
+
+    @property
+    def range(self) -> Grid:
+        """Grid of the data, ``(shot, receiver, time)``."""
+        grid = self.survey.data_grid(self.domain.dtype)
+        if self.weights is None:
+            return grid
+        return Grid(grid.dims, (len(self.weights), *grid.shape[1:]), grid.dtype, grid.coords)
+
+    @property
+    def n_data(self) -> int:
+        """All samples."""
+        return self.range.size
+
+    @property
+    def n_shots(self) -> int:
+        """Solves of one model's data."""
+        return self.range.shape[0]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Pressure ``(batch, shot, receiver, time)`` of velocities ``(batch, nz, nx)``.
+
+        Raises:
+            InputError: velocities outside the bounds, or in km/s.
+            NonFiniteError: NaN or Inf.
+            ShapeError: models that do not lie on the domain.
+        """
+        self.check(x)
+        return self.propagator.data(x, self._density(x))
+
+    def misfit_and_gradient(
+        self, x: Tensor, y: Tensor, *, misfit: Misfit | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Misfit between data and prediction, and its gradient, for two solves a shot.
+
+        Args:
+            x: velocities ``(batch, nz, nx)``.
+            y: data, ``(shot, receiver, time)``, or with a leading batch.
+            misfit: of the traces ``(1, receiver, time)`` of a shot, differentiable by torch; by
+                default half the squared residual.
+
+        Raises:
+            InputError, NonFiniteError, ShapeError: models as in a call; data that do not fit.
+
+        Returns:
+            Sums over shots ``(batch,)``, double precision, and gradients ``(batch, nz, nx)``.
+        """
+        self.check(x)
+        y = y[None].expand(len(x), *y.shape) if y.ndim == 3 else y
+        self.range.check(y, name="data")
+        check_finite(y, "data")
+        if len(y) != len(x):
+            raise ShapeError("data and models differ in number", got=len(y), expected=len(x))
+        with torch.enable_grad():
+            leaf = x.detach().requires_grad_()
+            values, scalar = self.propagator.misfits(
+                leaf, self._density(leaf), misfit=misfit, observed=y
+            )
+            (gradient,) = torch.autograd.grad(scalar, leaf)
+        return values.detach().sum(1), gradient
+
+    def shots(self, indices: Sequence[int] | NDArray[Any]) -> Acoustic:
+        """The operator of some of the shots; nothing is compiled again."""
+        if self.weights is not None:
+            raise InputError(
+                "encoded shots cannot be chosen from", mend="Choose before encoding them."
+            )
+        return self._with(self.survey.shots(indices), None)
+
+    def encoded(self, weights: NDArray[np.float64]) -> Acoustic:
+        """The operator of simultaneous sources: ``weights[s, i]`` times source ``i`` in shot ``s``.
+
+        Its data are ``einsum("sj,jrt->srt", weights, y)`` of data ``y``.
+
+        Args:
+            weights: ``(n_encoded, n_shots)``; random signs keep cross-talk unbiased (Krebs et al.
+                2009, Geophysics 74(6)).
+
+        Raises:
+            InputError: a spread that moves with its shots, which cannot be summed.
+            ShapeError: weights for another number of shots, or a row of zeros.
+            NonFiniteError: NaN or Inf.
+        """
+        weights = np.asarray(weights, np.float64)
+        if not self.survey.is_fixed_spread:
+            raise InputError(
+                "shots with receivers of their own cannot be summed",
+                got="a moving spread", expected="receivers that all shots share",
+            )  # fmt: skip
+        check_weights(weights, self.survey.n_shots)
+        return self._with(self.survey, weights)
+
+    def _with(self, survey: Survey, weights: NDArray[np.float64] | None) -> Acoustic:
+        other = copy.copy(self)
+        other.survey, other.weights = survey, weights
+        has_density = self.density is not None
+        setting = Setting(survey, self.domain, self.bounds, self.boundary, has_density, weights)
+        other.propagator = self.propagator.on(setting)
+        return other
+
+    def check(self, x: Tensor) -> None:
+        """Refuse models that the solver must not see."""
+        self.domain.check(x, name="velocity")
+        check_velocity(x, self.bounds)
+
+    def _density(self, x: Tensor) -> Tensor | None:
+        if self.density is None or isinstance(self.density, Tensor):
+            return None if self.density is None else self.density.expand_as(x)
+        density = self.density(x)
+        check_density(density, tuple(x.shape))
+        return density
+
+    def __repr__(self) -> str:
+        n_z, n_x = self.domain.shape
+        return f"Acoustic({self.survey!r}, {n_z}x{n_x}, bounds={self.bounds}, {self.engine!r})"
+
+
+def gardner(velocity: Tensor) -> Tensor:
+    """Density ``310 v^0.25`` in kg/m^3 of sediments with velocity ``v`` in m/s.
+
+    References:
+        Gardner, Gardner & Gregory (1974), Geophysics 39(6).
+    """
+    return 310.0 * velocity**0.25

@@ -1,0 +1,60 @@
+"""Born: the acoustic operator linearised about a background, for least-squares migration."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from invdiff.errors import UnsupportedError
+from invdiff.operators.base import HandWritten
+from invdiff.operators.seismic.acoustic import Acoustic
+from invdiff.operators.seismic.propagator import DevitoPropagator
+
+__all__ = ["Born"]
+
+
+class Born(HandWritten):
+    """``dp = F'(v) dv``: the singly scattered pressure of changes ``dv`` of the velocity, m/s.
+
+    Its adjoint is reverse-time migration. Forward two wave fields a shot, adjoint two solves;
+    exact adjoints of each other where the operator stores every wave field (``snapshot=1``).
+
+    Args:
+        operator: constant density, engine Devito.
+        background: ``v``, ``(nz, nx)``, m/s.
+
+    Raises:
+        UnsupportedError: another equation or engine.
+    """
+
+    def __init__(self, operator: Acoustic, background: Tensor) -> None:
+        propagator = operator.propagator
+        if operator.density is not None or not isinstance(propagator, DevitoPropagator):
+            raise UnsupportedError(
+                "Born is of constant density and Devito",
+                got=operator,
+                expected="Acoustic(..., density=None, engine=Devito())",
+                mend="The derivative of any other is torch's own: torch.func.vjp(operator, v).",
+            )
+        operator.check(background[None])
+        super().__init__(operator.domain, operator.range)
+        self.operator, self.background, self.propagator = operator, background, propagator
+
+    def _forward(self, x: Tensor) -> Tensor:
+        v = self.propagator.setting.boundary.pad(self.background[None], self.propagator.n_ghost)
+        change = -2 * self.propagator.setting.boundary.pad(x, self.propagator.n_ghost) / v**3
+        return self.propagator.scatter(self._medium(self.background[None]), change[:, None])
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        with torch.enable_grad():
+            leaf = self.background.expand(len(y), -1, -1).detach().clone().requires_grad_()
+            medium = self._medium(leaf)
+            image = self.propagator.pull_back(medium.detach(), y)
+            (gradient,) = torch.autograd.grad(medium, leaf, image)
+        return gradient
+
+    def _medium(self, velocity: Tensor) -> Tensor:
+        return self.propagator.medium(velocity, None)
+
+    def __repr__(self) -> str:
+        return f"Born({self.operator!r})"

@@ -1,0 +1,109 @@
+"""What Devito needs of the machine, checked before it hangs or crawls."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from pathlib import Path
+from typing import Any
+
+from invdiff.errors import InputError, MissingDependencyError, UnsupportedError
+
+__all__ = ["available_cores", "check_compiler", "check_lock", "check_threads", "load_devito"]
+
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # "max 100000", or microseconds of CPU and of each period
+_STALE_AFTER = 120.0  # seconds: no compilation of ours takes that long
+
+
+def load_devito() -> Any:
+    """Devito, quiet unless ``DEVITO_LOGGING`` asks otherwise, after the checks below.
+
+    Raises:
+        MissingDependencyError: Devito or its C compiler is not installed.
+        UnsupportedError: a stale lock in its compilation cache.
+    """
+    try:
+        import devito
+    except ImportError as error:
+        raise MissingDependencyError(
+            "Devito is not installed",
+            got=str(error),
+            expected="the package devito",
+            mend="pip install 'invdiff[seismic]', or take the engine Deepwave().",
+        ) from error
+    if "DEVITO_LOGGING" not in os.environ:
+        devito.configuration["log-level"] = "WARNING"
+    compiler = devito.configuration["compiler"]
+    check_compiler(str(compiler.CC))
+    check_lock(Path(compiler.get_codepy_dir()))
+    return devito
+
+
+def check_compiler(compiler: str) -> None:
+    """Refuse a C compiler that is not there: Devito compiles its operators at run time.
+
+    Raises:
+        MissingDependencyError: no such program.
+    """
+    if shutil.which(compiler) is None:
+        raise MissingDependencyError(
+            "the C compiler that Devito needs at run time is missing",
+            got=f"no program {compiler!r}",
+            expected="gcc, or another named by DEVITO_ARCH",
+            mend="Install gcc (Debian: apt install gcc), or take the engine Deepwave().",
+        )
+
+
+def check_lock(cache: Path) -> None:
+    """Refuse a compilation cache that a killed process left locked: Devito would wait for ever.
+
+    Raises:
+        UnsupportedError: a lock older than any compilation.
+    """
+    for lock in (cache / "lock", *cache.glob("*/lock")):
+        try:
+            age = time.time() - lock.stat().st_mtime
+        except FileNotFoundError:
+            continue
+        if age > _STALE_AFTER:
+            raise UnsupportedError(
+                "Devito's compilation cache is locked by a process that is gone",
+                got=f"{lock}, {age:.0f} s old",
+                expected="no lock older than a compilation takes",
+                mend="Delete that file, or set TMPDIR to a folder of your own before the start.",
+            )
+
+
+def check_threads(n_threads: int) -> None:
+    """Refuse many more threads than cores: they gain nothing, and each holds wave fields.
+
+    Up to two a core only take turns, for the kernels are built without OpenMP, whatever
+    ``DEVITO_LANGUAGE`` and ``OMP_NUM_THREADS`` say: nothing spins at barriers.
+
+    Raises:
+        InputError: fewer than one thread, or more than two a core (four where there is one).
+    """
+    if n_threads < 1:
+        raise InputError(
+            "no threads to run shots in", got=n_threads, expected=">= 1", mend="Take Threads(1)."
+        )
+    n_cores = available_cores()
+    if n_threads > max(2 * n_cores, 4):
+        raise InputError(
+            "threads are oversubscribed",
+            got=f"{n_threads} shots at once on {n_cores} cores",
+            expected=f"at most {max(2 * n_cores, 4)}",
+            mend=f"Take Threads({n_cores}): more gain nothing, and each holds wave fields.",
+        )
+
+
+def available_cores(quota: Path = _QUOTA) -> int:
+    """Cores that this process may use; in a container its quota counts (cgroup v2)."""
+    affinity = getattr(os, "sched_getaffinity", None)  # not on macOS
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        limit, period = quota.read_text().split()
+    except OSError:
+        return cores
+    return cores if limit == "max" else max(1, min(cores, int(limit) // int(period)))
