@@ -1,8 +1,16 @@
-"""Files to and from labelled Datasets: k-space, results and training images."""
+"""Files to and from labelled Datasets: k-space, seismic lines, results, training images."""
 
 from invdiff.io.mri import read_kspace
 from invdiff.io.netcdf import from_netcdf_safe, to_netcdf_safe
 from invdiff.io.result import check_output, open_result, write_result
+from invdiff.io.seismic import (
+    read_segy,
+    read_survey,
+    survey_arrays,
+    survey_dataset,
+    write_segy,
+    write_survey,
+)
 from invdiff.io.training import ZarrBatches, training_fields
 
 __all__ = [
@@ -11,7 +19,13 @@ __all__ = [
     "from_netcdf_safe",
     "open_result",
     "read_kspace",
+    "read_segy",
+    "read_survey",
+    "survey_arrays",
+    "survey_dataset",
     "to_netcdf_safe",
     "training_fields",
     "write_result",
+    "write_segy",
+    "write_survey",
 ]
