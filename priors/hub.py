@@ -20,16 +20,18 @@ from safetensors.torch import load_file, save_file
 from invdiff.errors import ChecksumError, InputError, OutputExistsError, UnknownNameError
 from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
-from invdiff.priors.network import NetworkPrior, position_channels
+from invdiff.priors.network import NetworkPrior
+from invdiff.priors.positions import Centred, Depth, Positions
 from invdiff.priors.spectral import ErrorSpectra
 from invdiff.priors.unet import UNetConfig
 from invdiff.schedule import VE
 
-__all__ = ["available", "brain_t1", "load", "save"]
+__all__ = ["available", "brain_t1", "load", "save", "velocity_2d"]
 
 _GROUP = "invdiff.priors"
 _CARD_KEYS = ("name", "data", "licence", "recipe", "seed", "metrics")
 _STORED_KEYS = ("sha256", "architecture", "sigma_data", "scale", "grid", "schedule")
+_POSITIONS: dict[str, type[Centred] | type[Depth]] = {"centred": Centred, "depth": Depth}
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype
     for dtype in (torch.float32, torch.float64, torch.complex64, torch.complex128)
@@ -74,6 +76,11 @@ def brain_t1() -> NetworkPrior:
     return _read(Path(__file__).parent / "weights" / "brain-t1")
 
 
+def velocity_2d() -> NetworkPrior:
+    """The shipped prior of P-velocity models in m/s on 10 m cells, any size; see its ``card``."""
+    return _read(Path(__file__).parent / "weights" / "velocity-2d")
+
+
 def save(
     prior: NetworkPrior, path: str | Path, card: Mapping[str, object], *, overwrite: bool = False
 ) -> Path:
@@ -90,8 +97,8 @@ def save(
 
     Raises:
         OutputExistsError: a stored prior at this path, without ``overwrite``.
-        InputError: a card that leaves something out or that JSON cannot hold, or a schedule other
-            than VE, which is the one that is stored.
+        InputError: a card that leaves something out or that JSON cannot hold, a schedule other than
+            VE, position channels that are not invdiff's, or a window of a larger prior.
     """
     _check_card(card)
     if not isinstance(prior.schedule, VE):
@@ -101,7 +108,8 @@ def save(
             expected="VE",
             mend="Give the prior a VE schedule of the same ratios: samplers see no difference.",
         )
-    if not torch.equal(prior.positions.cpu(), position_channels(prior.grid.shape)):
+    description = _description(prior)
+    if not torch.equal(prior.positions.cpu(), prior.coordinates(prior.grid.shape)):
         raise InputError(
             "the prior is a window of a larger one",
             got=prior,
@@ -129,27 +137,57 @@ def save(
         )
     }
     save_file(tensors, weights)
-    schedule = prior.schedule
-    described = {
-        **card,
+    described = {**card, **description, "sha256": _checksum(weights)}
+    _file(stem, "json").write_text(json.dumps(described, indent=2) + "\n")
+    return weights
+
+
+def _description(prior: NetworkPrior) -> dict[str, object]:
+    """What the card must say for the prior to be built again."""
+    grid, schedule = prior.grid, prior.schedule
+    return {
         "architecture": prior.network.network.config.to_dict(),
         "sigma_data": prior.network.sigma_data,
         "scale": prior.scale,
+        "offset": prior.offset,
+        "positions": {"kind": _kind(prior.coordinates), "unit": prior.coordinates.unit},
         "grid": {
-            "dims": list(prior.grid.dims),
-            "shape": list(prior.grid.shape),
-            "dtype": str(prior.grid.dtype).removeprefix("torch."),
-            "units": prior.grid.units,
+            "dims": list(grid.dims),
+            "shape": list(grid.shape),
+            "dtype": str(grid.dtype).removeprefix("torch."),
+            "units": grid.units,
         },
         "schedule": {
             "ratio_min": schedule.ratio_min,
             "ratio_max": schedule.ratio_max,
             "rho": schedule.rho,
         },
-        "sha256": _checksum(weights),
     }
-    _file(stem, "json").write_text(json.dumps(described, indent=2) + "\n")
-    return weights
+
+
+def _kind(coordinates: Positions) -> str:
+    for kind, known in _POSITIONS.items():
+        if type(coordinates) is known:
+            return kind
+    raise InputError(
+        "the position channels cannot be stored",
+        got=coordinates,
+        expected=f"one of {sorted(known.__name__ for known in _POSITIONS.values())}",
+        mend="Use one of invdiff.priors.positions.",
+    )
+
+
+def _positions(card: Mapping[str, Any]) -> Positions:
+    """Those of the card; cards of an older invdiff name none, and mean centred ones."""
+    stored = card.get("positions", {"kind": "centred", "unit": 112.0})
+    if stored["kind"] not in _POSITIONS:
+        raise InputError(
+            "the card names unknown position channels",
+            got=stored["kind"],
+            expected=f"one of {sorted(_POSITIONS)}",
+            mend="Install a newer invdiff.",
+        )
+    return _POSITIONS[stored["kind"]](stored["unit"])
 
 
 def _check_card(card: Mapping[str, object]) -> None:
@@ -228,6 +266,8 @@ def _read(stem: Path) -> NetworkPrior:
         ),
         schedule=VE(**card["schedule"]),
         scale=card["scale"],
+        offset=card.get("offset", 0.0),
+        coordinates=_positions(card),
         card=card,
     )
 

@@ -10,24 +10,18 @@ from torch import Tensor
 from invdiff.errors import ShapeError
 from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
+from invdiff.priors.positions import Centred, Positions
 from invdiff.priors.spectral import ErrorSpectra, SpectralPrior
 from invdiff.schedule import VE, Schedule
 
-__all__ = ["NetworkPrior", "position_channels"]
+__all__ = ["NetworkPrior"]
 
 
-def position_channels(shape: tuple[int, ...], *, unit: float = 112.0) -> Tensor:
-    """Where each pixel lies: its offset from the image's centre in units of ``unit`` pixels.
-
-    Returns:
-        ``(2, *shape)``, row then column.
-    """
-    axes = [(torch.arange(n) - (n - 1) / 2) / unit for n in shape]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+_CENTRED = Centred()
 
 
 class NetworkPrior(SpectralPrior):
-    """A denoising network as a prior.
+    """A denoising network as a prior: ``field = offset + scale * network unit``.
 
     The network runs at any image size. A complex field is two channels, each with half the noise.
 
@@ -37,7 +31,9 @@ class NetworkPrior(SpectralPrior):
         grid: 2-D grid of the fields.
         schedule: noise levels of ``x_t``, in the units of the field.
         scale: field units of one network unit.
-        positions: ``(2, *grid.shape)``; default :func:`position_channels`.
+        offset: field where the network's is zero.
+        coordinates: which position channels the network was trained with.
+        positions: ``(n_channels, *grid.shape)``; default ``coordinates(grid.shape)``.
         card: what it was trained on.
 
     Raises:
@@ -52,6 +48,8 @@ class NetworkPrior(SpectralPrior):
         *,
         schedule: Schedule | None = None,
         scale: float = 1.0,
+        offset: float = 0.0,
+        coordinates: Positions = _CENTRED,
         positions: Tensor | None = None,
         card: Mapping[str, object] | None = None,
     ) -> None:
@@ -62,17 +60,18 @@ class NetworkPrior(SpectralPrior):
                 expected="a 2-D grid",
                 mend="Give it a volume slice by slice.",
             )
-        positions = position_channels(grid.shape) if positions is None else positions
-        if positions.shape[1:] != grid.shape:
+        positions = coordinates(grid.shape) if positions is None else positions
+        if positions.shape != (coordinates.n_channels, *grid.shape):
             raise ShapeError(
                 "positions do not fit the grid",
                 got=tuple(positions.shape),
-                expected=(2, *grid.shape),
+                expected=(coordinates.n_channels, *grid.shape),
                 mend="Leave them out, or take those of a window by on(grid, window).",
             )
         device = next(network.parameters()).device
         self.network = network
-        self.spectra, self.grid, self.scale = spectra, grid, scale
+        self.spectra, self.grid = spectra, grid
+        self.scale, self.offset, self.coordinates = scale, offset, coordinates
         self.schedule = schedule or VE()
         self.positions = positions.to(device)
         self.card = dict(card or {})
@@ -83,7 +82,7 @@ class NetworkPrior(SpectralPrior):
 
     def on(self, grid: Grid, window: tuple[slice, ...] | None = None) -> NetworkPrior:
         """The same network on another grid, or on a window of it."""
-        positions = position_channels(grid.shape)
+        positions = self.coordinates(grid.shape)
         if window is not None:
             positions = positions[(slice(None), *window)]
             shape = tuple(positions.shape[1:])
@@ -94,6 +93,8 @@ class NetworkPrior(SpectralPrior):
             grid,
             schedule=self.schedule,
             scale=self.scale,
+            offset=self.offset,
+            coordinates=self.coordinates,
             positions=positions,
             card=self.card,
         )
@@ -106,6 +107,8 @@ class NetworkPrior(SpectralPrior):
             self.grid,
             schedule=self.schedule,
             scale=self.scale,
+            offset=self.offset,
+            coordinates=self.coordinates,
             positions=self.positions,
             card=self.card,
         )
@@ -114,7 +117,8 @@ class NetworkPrior(SpectralPrior):
         """One network pass."""
         alpha, ratio = self.levels(t)
         grid = self.grid
-        channels = grid.to_channels(x_t / (alpha * self.scale)).float()
+        unit = x_t / (alpha * self.scale) - self.offset / self.scale
+        channels = grid.to_channels(unit).float()
         share = 0.5**0.5 if grid.is_complex else 1.0  # of the noise level, in each real channel
         sigma = torch.full((len(x_t),), ratio / self.scale * share, device=x_t.device)
         mean, std = self.network(
@@ -123,7 +127,7 @@ class NetworkPrior(SpectralPrior):
             self.positions.expand(len(x_t), -1, -1, -1),
         )
         scaled_std = std[:, 0].to(grid.real_dtype) * (self.scale / share)
-        return grid.from_channels(mean) * self.scale, scaled_std
+        return grid.from_channels(mean) * self.scale + self.offset, scaled_std
 
     def power(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
         """From the table."""

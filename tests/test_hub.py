@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,13 @@ import pytest
 import torch
 
 from invdiff.errors import ChecksumError, InputError, UnknownNameError
+from invdiff.grid import Grid
 from invdiff.priors import hub
 from invdiff.priors.fit import validate
 from invdiff.priors.network import NetworkPrior
+from invdiff.priors.positions import Centred, Depth
 from invdiff.priors.spectral import ErrorSpectra
+from invdiff.priors.unet import UNetConfig
 from invdiff.schedule import VE, VP
 from tests import tiny
 
@@ -64,6 +68,59 @@ def test_a_prior_that_was_rounded_before_comes_back_exactly(tmp_path: Path) -> N
     torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
 
 
+def test_offset_and_position_channels_come_back(tmp_path: Path) -> None:
+    config = UNetConfig(1, positions=1, widths=(8, 12), blocks=1, embedding=16)
+    network = tiny.network(config, wiggle=1.0)
+    for parameter in network.parameters():
+        parameter.data = parameter.half().float()
+    prior = NetworkPrior(
+        network,
+        tiny.FLAT,
+        Grid(("z", "x"), (20, 16), torch.float32, units="m s-1"),
+        schedule=VE(5.0, 2e4),
+        scale=1000.0,
+        offset=3000.0,
+        coordinates=Depth(unit=35.0),
+    )
+    hub.save(prior, tmp_path / "velocity", {**tiny.CARD, "name": "velocity"})
+    found = hub.load(tmp_path / "velocity")
+    assert found.coordinates == Depth(unit=35.0)
+    assert (found.scale, found.offset, found.grid) == (1000.0, 3000.0, prior.grid)
+    assert found.card["positions"] == {"kind": "depth", "unit": 35.0}
+    x_t = 3000 + 500 * tiny.standard_normal((2, 20, 16), 0, torch.float32)
+    a, b = found.denoise(x_t, time(300.0)), prior.denoise(x_t, time(300.0))
+    torch.testing.assert_close(a, b, rtol=0, atol=0.01)
+
+
+def test_cards_from_before_offset_and_positions_mean_none_and_centred(tmp_path: Path) -> None:
+    stem = tiny.stored(tmp_path, wiggle=1.0)
+    expected = hub.load(stem)
+    path = stem.with_suffix(".json")
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({k: v for k, v in card.items() if k not in ("offset", "positions")}))
+    found = hub.load(stem)
+    assert (found.offset, found.coordinates) == (0.0, Centred(112.0))
+    x_t = tiny.standard_normal((1, *tiny.SHAPE), 0, torch.complex64)
+    assert torch.equal(found.denoise(x_t, time(0.3)), expected.denoise(x_t, time(0.3)))
+
+
+def test_position_channels_that_nobody_could_restore(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Sideways(Centred):
+        pass
+
+    made = tiny.prior()
+    prior = NetworkPrior(made.network, made.spectra, made.grid, coordinates=Sideways())
+    with pytest.raises(InputError, match="position channels"):
+        hub.save(prior, tmp_path / "tiny", tiny.CARD)
+    assert not [*tmp_path.iterdir()]
+    stem = tiny.stored(tmp_path)
+    path = stem.with_suffix(".json")
+    path.write_text(path.read_text().replace('"centred"', '"sideways"'))
+    with pytest.raises(InputError, match="sideways"):
+        hub.load(stem)
+
+
 def test_on_another_grid(tmp_path: Path) -> None:
     grid = tiny.grid((17, 9))
     assert hub.load(tiny.stored(tmp_path), grid=grid).grid == grid
@@ -72,9 +129,8 @@ def test_on_another_grid(tmp_path: Path) -> None:
 def test_the_card(tmp_path: Path) -> None:
     stem = tiny.stored(tmp_path)
     card = json.loads(stem.with_suffix(".json").read_text())
-    assert {*tiny.CARD, "architecture", "sigma_data", "scale", "grid", "schedule", "sha256"} == {
-        *card
-    }
+    described = ("architecture", "sigma_data", "scale", "offset", "positions", "grid", "schedule")
+    assert {*tiny.CARD, *described, "sha256"} == {*card}
     digest = hashlib.sha256(stem.with_suffix(".safetensors").read_bytes()).hexdigest()
     assert card["sha256"] == digest
     assert card["grid"] == {
@@ -195,27 +251,59 @@ def test_shipped_priors_are_described(path: Path) -> None:
     assert rmse == sorted(rmse)
 
 
-@needs_weights
-@pytest.mark.slow
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
-def test_shipped_priors_do_what_their_cards_say(path: Path, shared_data: Path) -> None:
-    """A few of the slices the card was made from."""
+def _brain_slices(shared_data: Path) -> np.ndarray:
     from invdiff.priors.brain import BrainGenerator, LabelMaps
     from invdiff.priors.recipes import brain_t1 as recipe
 
-    if path.stem != "brain-t1":
-        pytest.fail(f"no validation is known for {path.stem}")
-    prior = hub.load(path)
     maps = LabelMaps.load(shared_data / "mri" / "head_labels_axial.npz")
     generator = BrainGenerator(maps.of_subjects(recipe.VALIDATION_SUBJECTS))
-    images = np.stack([generator.image(recipe.SEED_JUDGE, i) for i in range(4)])
-    rows = [row for row in prior.card["metrics"] if 0.03 < row["ratio"] < 1][::2]
+    return np.stack([generator.image(recipe.SEED_JUDGE, i) for i in range(4)])
+
+
+def _velocity_models() -> np.ndarray:
+    from invdiff.priors.recipes import velocity_2d as recipe
+    from invdiff.priors.velocity import VelocityGenerator
+
+    generator = VelocityGenerator()
+    return np.stack([generator.model(recipe.SEED_JUDGE, i, (70, 70)) for i in range(24)])
+
+
+@needs_weights
+@pytest.mark.slow
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_shipped_priors_do_what_their_cards_say(path: Path, request: pytest.FixtureRequest) -> None:
+    """A few of the fields the card was made from."""
+    if path.stem == "brain-t1":
+        fields = _brain_slices(request.getfixturevalue("shared_data"))
+    elif path.stem == "velocity-2d":
+        fields = _velocity_models()
+    else:
+        pytest.fail(f"no validation is known for {path.stem}")
+    prior = hub.load(path)
+    grid, unit = prior.grid, prior.scale
+    rows = [row for row in prior.card["metrics"] if 0.03 * unit < row["ratio"] < unit][::2]
     assert rows
     found = validate(
-        prior.on(tiny.grid(images.shape[1:])),
-        torch.from_numpy(images).split(2),
+        prior.on(Grid(grid.dims, fields.shape[1:], grid.dtype, units=grid.units)),
+        torch.from_numpy(fields).split(2),
         ratios=np.array([row["ratio"] for row in rows]),
     )
     for row, again in zip(rows, found, strict=True):
-        assert again["rmse"] == pytest.approx(row["rmse"], rel=0.35)  # 4 slices of 24
+        assert again["rmse"] == pytest.approx(row["rmse"], rel=0.35)  # a part of the fields
         assert 0.85 <= again["coverage90"] <= 0.95
+
+
+@pytest.mark.skipif(not (WEIGHTS / "velocity-2d.safetensors").exists(), reason="not trained yet")
+@pytest.mark.parametrize("shape", [(70, 70), (70, 190), (101, 83)])
+def test_the_velocity_prior_denoises_models_it_never_saw(shape: tuple[int, int]) -> None:
+    """Of any size, in m/s."""
+    from invdiff.priors.velocity import VelocityGenerator
+
+    prior = hub.velocity_2d()
+    assert prior.grid.units == "m s-1"
+    generator = VelocityGenerator()
+    models = np.stack([generator.model(77, i, shape) for i in range(8)])
+    prior = prior.on(Grid(("z", "x"), shape, torch.float32, units="m s-1"))
+    (row,) = validate(prior, torch.from_numpy(models).split(4), ratios=np.array([300.0]))
+    assert row["rmse"] < 150
+    assert 0.85 <= row["coverage90"] <= 0.95

@@ -16,7 +16,8 @@ from invdiff.posterior import Posterior
 from invdiff.priors.edm import Denoised, EDMNetwork
 from invdiff.priors.fit import fit_error_spectra, validate
 from invdiff.priors.gaussian import GaussianPrior, StationaryGaussianPrior
-from invdiff.priors.network import NetworkPrior, position_channels
+from invdiff.priors.network import NetworkPrior
+from invdiff.priors.positions import Centred, Depth
 from invdiff.priors.spectral import ErrorSpectra, SpectralPrior
 from invdiff.priors.unet import UNet, UNetConfig
 from invdiff.samplers import Ancestral, sample
@@ -36,7 +37,7 @@ def time(value: float) -> Tensor:
 def test_any_image_size(h: int, w: int, batch: int) -> None:
     net = tiny.network(wiggle=1.0).network
     x = tiny.standard_normal((batch, 2, h, w), 0, torch.float32)
-    out = net(x, torch.zeros(batch), position_channels((h, w)).expand(batch, -1, -1, -1))
+    out = net(x, torch.zeros(batch), Centred()((h, w)).expand(batch, -1, -1, -1))
     assert out.shape == (batch, 3, h, w)
     assert torch.isfinite(out).all()
     assert (out != 0).any()
@@ -66,7 +67,7 @@ def test_a_pixel_depends_on_its_neighbourhood_alone() -> None:
 
 def test_level_and_place_matter() -> None:
     net = tiny.network(wiggle=1.0).network
-    x, where = torch.ones(1, 2, 16, 16), position_channels((16, 16))[None]
+    x, where = torch.ones(1, 2, 16, 16), Centred()((16, 16))[None]
     here = net(x, torch.zeros(1), where)
     assert not torch.allclose(here, net(x, torch.ones(1), where), atol=1e-3)
     assert not torch.allclose(here, net(x, torch.zeros(1), where + 1), atol=1e-3)
@@ -79,9 +80,23 @@ def test_positions_that_do_not_fit_are_refused(shape: tuple[int, ...]) -> None:
 
 
 def test_positions_are_offsets_from_the_centre() -> None:
-    y, x = position_channels((3, 4), unit=2.0)
+    y, x = Centred(unit=2.0)((3, 4))
     torch.testing.assert_close(y[:, 0], torch.tensor([-0.5, 0, 0.5]))
     torch.testing.assert_close(x[0], torch.tensor([-0.75, -0.25, 0.25, 0.75]))
+
+
+def test_depth_counts_from_the_surface() -> None:
+    (depth,) = Depth(unit=2.0)((3, 4))
+    torch.testing.assert_close(depth, torch.tensor([0.0, 0.5, 1.0])[:, None].expand(3, 4))
+
+
+@pytest.mark.parametrize("positions", [Centred(), Centred(7.0), Depth(), Depth(3.0)])
+def test_positions_state_how_many_channels_they_are(positions: Centred | Depth) -> None:
+    assert positions((5, 9)).shape == (positions.n_channels, 5, 9)
+    assert positions((5, 9)).dtype == torch.float32
+    again = type(positions)(2 * positions.unit)((5, 9))
+    torch.testing.assert_close(2 * again, positions((5, 9)))
+    assert eval(repr(positions)) == positions
 
 
 # --- conventions ----------------------------------------------------------------------------------
@@ -153,6 +168,51 @@ def test_units_are_a_matter_of_scale() -> None:
         torch.testing.assert_close(covariance_50(v), 2500 * covariance(v), rtol=1e-3, atol=1e-2)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_an_offset_is_the_mean_of_the_field(dtype: torch.dtype) -> None:
+    """White noise of 0.3 network units about zero is noise of 300 m/s about 3000 m/s."""
+    made = tiny.prior((6, 5), dtype=dtype, scale=1000.0)
+    prior = NetworkPrior(
+        made.network, made.spectra, made.grid, schedule=VE(5, 2e4), scale=1000.0, offset=3000.0
+    )
+    variance = (1000 * tiny.SIGMA_DATA) ** 2
+    centre = torch.full((6, 5), 3000.0)
+    exact = GaussianPrior(made.grid, centre, variance * torch.eye(30), schedule=prior.schedule)
+    x_t = 3000 + 500 * tiny.standard_normal((3, 6, 5), 0, dtype)
+    v = tiny.standard_normal((3, 6, 5), 1, dtype)
+    for ratio in (10.0, 300.0, 5000.0):
+        mean, covariance = prior.moments(x_t, time(ratio))
+        mean_0, covariance_0 = exact.moments(x_t, time(ratio))
+        assert mean.dtype == dtype
+        torch.testing.assert_close(mean, mean_0, rtol=1e-5, atol=0.01)
+        torch.testing.assert_close(covariance(v), covariance_0(v), rtol=1e-3, atol=1e-2)
+
+
+def test_an_offset_and_depth_stay_with_the_prior() -> None:
+    config = UNetConfig(1, positions=1, widths=(8, 12), blocks=1, embedding=16)
+    prior = NetworkPrior(
+        tiny.network(config, wiggle=1.0),
+        tiny.FLAT,
+        tiny.grid((20, 16), torch.float32),
+        scale=1000.0,
+        offset=3000.0,
+        coordinates=Depth(10.0),
+    )
+    assert prior.positions.shape == (1, 20, 16)
+    part = prior.on(tiny.grid((40, 30), torch.float32), (slice(12, 32), slice(0, 16)))
+    torch.testing.assert_close(part.positions, prior.positions + 1.2)
+    for same in (part, part.to("cpu")):
+        assert same.coordinates == Depth(10.0)
+        assert (same.scale, same.offset) == (1000.0, 3000.0)
+        torch.testing.assert_close(same.positions, part.positions)
+    # The places reach the network.
+    x_t = torch.full((1, 20, 16), 3000.0)
+    difference = part.denoise(x_t, time(300.0)) - prior.denoise(x_t, time(300.0))
+    assert difference.abs().max() > 1
+    with pytest.raises(ShapeError, match="positions"):
+        NetworkPrior(prior.network, prior.spectra, prior.grid, positions=prior.positions)
+
+
 def test_on_another_grid_and_on_a_window() -> None:
     prior = tiny.prior(wiggle=1.0)
     large = tiny.grid((40, 44))
@@ -160,7 +220,7 @@ def test_on_another_grid_and_on_a_window() -> None:
     assert whole.grid == large
     assert whole.schedule == prior.schedule
     assert whole.card == prior.card
-    torch.testing.assert_close(whole.positions, position_channels((40, 44)))
+    torch.testing.assert_close(whole.positions, Centred()((40, 44)))
     window = (slice(3, 30), slice(10, 41))
     part = prior.on(large, window)
     assert part.grid.shape == (27, 31)
