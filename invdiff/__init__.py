@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from invdiff.conditioning import DPS, MMPS, Laplace, MomentMatching, PiGDM
     from invdiff.errors import InvdiffError
     from invdiff.grid import Grid
+    from invdiff.invert import invert
     from invdiff.likelihood import AxisCovariance, Gaussian, Poisson, Rician, StudentT
     from invdiff.noise import NoiseField
     from invdiff.posterior import Posterior
@@ -56,6 +57,7 @@ __all__ = [
     "SplitGibbs",
     "StudentT",
     "TwistedSMC",
+    "invert",
     "iterate",
     "reconstruct",
     "sample",
@@ -65,6 +67,7 @@ _HOMES = {
     "invdiff.conditioning": ("DPS", "MMPS", "Laplace", "MomentMatching", "PiGDM"),
     "invdiff.errors": ("InvdiffError",),
     "invdiff.grid": ("Grid",),
+    "invdiff.invert": ("invert",),
     "invdiff.likelihood": ("AxisCovariance", "Gaussian", "Poisson", "Rician", "StudentT"),
     "invdiff.noise": ("NoiseField",),
     "invdiff.posterior": ("Posterior",),
@@ -97,7 +100,7 @@ def __dir__() -> list[str]:
 
 
 class _Package(ModuleType):
-    """Keeps ``invdiff.reconstruct`` the function: importing its module would put that there."""
+    """Keeps ``reconstruct`` and ``invert`` functions where importing their modules puts those."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if not (name in __all__ and isinstance(value, ModuleType)):

@@ -116,10 +116,11 @@ def test_the_noise_of_the_file_is_used(tmp_path: Path, source: Path) -> None:
 def test_names() -> None:
     text = run("names")
     assert "brain-t1" in text
+    assert "velocity-2d" in text
     assert "cartesian-mri" in text
 
 
 def test_help_names_the_commands() -> None:
     text = run("--help")
-    for command in ("demo", "reconstruct", "names"):
+    for command in ("demo", "reconstruct", "invert", "names"):
         assert command in text

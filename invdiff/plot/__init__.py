@@ -11,6 +11,7 @@ from invdiff.plot.calibration import (
     tarp_curve,
 )
 from invdiff.plot.files import png_bytes, save_figure
+from invdiff.plot.inversion import inversion_figure
 from invdiff.plot.reconstruction import reconstruction_figure
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "calibration_figure",
     "coverage_curve",
     "ecdf_difference",
+    "inversion_figure",
     "png_bytes",
     "rank_histogram",
     "reconstruction_figure",

@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 
 from invdiff.calibration import coverage
-from invdiff.errors import InputError
+from invdiff.demo.members import check_members
 from invdiff.grid import Grid
 from invdiff.io import check_output, write_result
 from invdiff.noise import NoiseField
@@ -22,7 +22,7 @@ from invdiff.plot import reconstruction_figure, save_figure
 from invdiff.priors import hub
 from invdiff.reconstruct import reconstruct
 
-__all__ = ["DemoReport", "bundled_slice", "run_demo", "simulate"]
+__all__ = ["NOISE_STD", "OBJECT", "DemoReport", "bundled_slice", "run_demo", "simulate"]
 
 NOISE_STD = 0.02
 OBJECT = 0.05  # of the largest magnitude: where coverage is judged
@@ -86,7 +86,7 @@ def run_demo(
     """
     store, picture = out / "result.zarr", out / "demo.png"
     check_output(store if out.is_dir() else out, overwrite=overwrite)
-    _check_members(realizations)
+    check_members(realizations)
     image = bundled_slice()
     operator, kspace = simulate(image, acceleration=acceleration, seed=seed)
     prior = hub.load("brain-t1", grid=operator.domain)
@@ -133,16 +133,6 @@ def run_demo(
         store,
         picture,
     )
-
-
-def _check_members(realizations: int) -> None:
-    if realizations < 2:
-        raise InputError(
-            "too few members for a spread",
-            got=f"realizations={realizations}",
-            expected="at least 2",
-            mend="The demonstration judges error bars; take 16.",
-        )
 
 
 def _l1_wavelet(operator: CartesianMRI, kspace: Tensor) -> Tensor:

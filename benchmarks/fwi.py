@@ -1,0 +1,315 @@
+"""Full waveform inversion of published and of generated models, by budget of solves.
+
+``curvefault`` and ``marmousi`` are the data sets that RED-DiffEq published with its results (Shan
+et al. 2026): 5 shots, 15 Hz, 10 m cells. Their data are inverted as they are: our operator
+reproduces them, see the rows ``data``. Arms have 1500 forward solves, each with one adjoint.
+``generated`` are models of `VelocityGenerator` with a seed that neither training, fitting nor
+tuning used; their data come from cells of half the size, with 2 % noise. Single models have 500
+solves there; the ensemble of four spends about twice as many (its fit is shared).
+
+``solves`` are those made, of all members together: a fit's line searches may take the ensembles a
+few percent over. ``ssim`` on models scaled to [0, 1] from 1500 to 4500 m/s, ``mae`` in m/s,
+``rel_l2``; for ensembles of their mean, with ``coverage90`` of all cells by Student intervals, and
+``rank``, the rank correlation of std and absolute error. ``misfit``: chi2 a datum. Weights of TV
+and RED-diffusion were chosen on four other generated models, as were the levels of ours.
+Run: ``python -m benchmarks.fwi DATA [--case NAME ...] [--quick]``, DATA the folder of those files.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from benchmarks.table import RESULTS, markdown, write_table
+from invdiff.calibration import conformal_factor, half_width
+from invdiff.diagnose import model_errors, spread_figures
+from invdiff.grid import Grid
+from invdiff.invert import LBFGS, AnnealedPosterior, REDDiffusion, invert, total_variation
+from invdiff.invert.method import Method
+from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Threads, ricker
+from invdiff.priors import hub
+from invdiff.priors.velocity import VelocityGenerator
+from invdiff.protocols import Prior
+from invdiff.terms import Penalty
+
+BOUNDS = (1400.0, 4800.0)
+SCALED = (1500.0, 4500.0)
+N_SHOTS, PEAK, DT, N_SAMPLES = 5, 15.0, 1e-3, 1000
+MUTED = 25.0  # m: a point source and what lies beside it are not resolved by the grid
+BANDS = (0.4 * PEAK, 0.67 * PEAK)
+TV_WEIGHT, RED_WEIGHT = 0.5, 0.1
+TEST_SEED = 2026  # of generated models; tuning used 900
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, its start and its data ``(shot, receiver, time)``."""
+
+    name: str
+    truth: Tensor
+    start: Tensor
+    data: Tensor
+    noise_std: float
+    is_muted: bool
+
+    @property
+    def operator(self) -> Acoustic:
+        return acoustic(tuple(self.truth.shape), 10.0, n_absorbing=60, space_order=4)
+
+    @property
+    def weights(self) -> xr.DataArray | None:
+        survey = self.operator.survey
+        offset = np.abs(survey.sources[:, None, 1] - survey.receivers[None, :, 1])
+        far = xr.DataArray((offset > MUTED).astype(np.float32), dims=("shot", "receiver"))
+        return far if self.is_muted else None
+
+
+def acoustic(
+    shape: tuple[int, int], spacing: float, *, n_absorbing: int, space_order: int
+) -> Acoustic:
+    """Of a section: sources and receivers at 10 m depth, receivers every 10 m."""
+    n_x = round((shape[1] - 1) * spacing / 10.0) + 1
+    x = np.arange(n_x) * 10.0
+    sources = np.linspace(0, n_x - 1, N_SHOTS).round() * 10.0
+    survey = Survey(
+        np.stack([np.full(N_SHOTS, 10.0), sources], 1),
+        np.stack([np.full(n_x, 10.0), x], 1),
+        ricker(PEAK, DT, N_SAMPLES, delay=0.072),
+        DT,
+    )
+    axes = {d: np.arange(n) * spacing for d, n in zip("zx", shape, strict=True)}
+    domain = Grid(("z", "x"), shape, torch.float32, axes, "m s-1")
+    return Acoustic(
+        survey,
+        domain,
+        bounds=BOUNDS,
+        boundary=Boundary(n_absorbing),
+        engine=Devito(space_order=space_order, workers=Threads(1)),
+    )
+
+
+def simulated(velocity: Tensor, seed: int) -> Tensor:
+    """Data on cells of half the size, with noise of 2 % of their standard deviation."""
+    shape = tuple(2 * n - 1 for n in velocity.shape)
+    fine = torch.nn.functional.interpolate(
+        velocity[None, None], size=shape, mode="bilinear", align_corners=True
+    )[0]
+    data = acoustic(shape, 5.0, n_absorbing=120, space_order=8)(fine)[0]
+    noise = np.random.default_rng(seed).standard_normal(data.shape).astype(np.float32)
+    return data + 0.02 * data.std() * torch.from_numpy(noise)
+
+
+def published(folder: Path, name: str, width: int) -> tuple[Case, Row]:
+    """A published case, and a row of the published result."""
+    stem = f"{name}_70x{width}"
+    truth = torch.from_numpy(np.load(folder / f"{stem}_velocity.npy")[0, 0])
+    traces = np.load(folder / f"{stem}_seismic.npy")[0].transpose(0, 2, 1) / 100.0  # cell area
+    stored = np.load(folder / f"{name}_red_diffeq_result.npz")
+    start = torch.from_numpy(3000 + 1500 * stored["initial_velocity"]).clamp(*BOUNDS)
+    data = torch.from_numpy(traces.copy())
+    case = Case(f"{name} published data", truth, start, data, 0.02 * float(data.std()), False)
+    result = torch.from_numpy(3000 + 1500 * stored["result"])
+    row = {"case": case.name, "method": "RED-DiffEq, as published", "solves": 1500}
+    return case, row | errors(case, section(case, result))
+
+
+def data_rows(case: Case) -> Iterator[Row]:
+    """How well the operator reproduces published data, by thickness of the absorbing layer."""
+    for n in (60, 120):
+        operator = acoustic(tuple(case.truth.shape), 10.0, n_absorbing=n, space_order=4)
+        ours = operator(case.truth[None])[0]
+        error = float((ours - case.data).norm() / case.data.norm())
+        yield {"case": f"{case.name.split()[0]} data", "method": f"invdiff, layer of {n} cells",
+               "rel_l2": error}  # fmt: skip
+
+
+def generated(index: int, *, seed: int = TEST_SEED) -> Case:
+    """A generated model that nothing was trained or tuned on."""
+    truth = torch.from_numpy(VelocityGenerator(bounds=SCALED).model(seed, index, (70, 70)))
+    start = torch.from_numpy(gaussian_filter(truth.numpy(), 10.0, mode="nearest"))
+    data = simulated(truth, seed + index)
+    return Case(f"generated {index}", truth, start, data, 0.03 * float(data.std()), True)
+
+
+def section(case: Case, x: Tensor) -> xr.DataArray:
+    return case.operator.domain.to_dataarray(x, "velocity")
+
+
+def errors(case: Case, estimate: xr.DataArray) -> Row:
+    found = model_errors(estimate, section(case, case.truth), bounds=SCALED)
+    return {key: float(found[key]) for key in ("ssim", "mae", "rel_l2")}
+
+
+def arms(case: Case, budget: int, n_members: int) -> dict[str, tuple[Method, int]]:
+    """Methods by name, with their number of members; no ensemble where it has none."""
+    n = budget // N_SHOTS
+    single: dict[str, tuple[Method, int]] = {
+        "no prior (L-BFGS)": (LBFGS(steps=n, bands=BANDS), 1),
+        "TV (L-BFGS)": (
+            LBFGS(steps=n, bands=BANDS, terms=(Penalty(total_variation, TV_WEIGHT),)),
+            1,
+        ),
+        "invdiff RED-diffusion": (REDDiffusion(steps=n, weight=RED_WEIGHT), 1),
+    }
+    if not n_members:
+        return single
+    # A fit that the members share; two evaluations more are for its Hessian and their starts.
+    n_fit = (3 * n) // 8
+    n_levels = (n - n_fit) // n_members - 2
+    posterior = AnnealedPosterior(steps=n_levels, fit=LBFGS(steps=n_fit, bands=BANDS))
+    # Of the published cases only: at few steps its falling rate leaves the last band no time.
+    banded = REDDiffusion(steps=n, weight=RED_WEIGHT, bands=BANDS)
+    if "published" in case.name:
+        single |= {"invdiff RED-diffusion, low frequencies first": (banded, 1)}
+    return single | {f"invdiff posterior, {n_members} members": (posterior, n_members)}
+
+
+def run(
+    case: Case,
+    prior: Prior,
+    budget: int,
+    n_members: int,
+    *,
+    only: str = "",
+    members: Path | None = None,
+) -> Iterator[Row]:
+    """Rows of one case; an ensemble is kept in the folder ``members`` for :func:`conformal`."""
+    operator = case.operator
+    data = operator.range.to_dataarray(case.data, "pressure")
+    truth = section(case, case.truth)
+    if not only:
+        start = errors(case, section(case, case.start))
+        yield {"case": case.name, "method": "start", "solves": 0} | start
+    for name, (method, n) in arms(case, budget, n_members).items():
+        if only not in name:
+            continue
+        began = time.perf_counter()
+        result = invert(
+            data,
+            operator,
+            prior.on(operator.domain) if method.needs_prior else None,
+            start=section(case, case.start),
+            seed=0,
+            method=method,
+            realizations=n,
+            noise_std=case.noise_std,
+            weights=case.weights,
+            max_solves=budget,
+        )
+        row: Row = {"case": case.name, "method": name}
+        row |= errors(case, result["mean"])
+        row |= {
+            "misfit": float(result["data_misfit"].mean()),
+            "solves": result.attrs["invdiff_adjoint_solves"],
+            "seconds": time.perf_counter() - began,
+        }
+        if n > 1:
+            spread = spread_figures(result["velocity"], truth)
+            row |= {
+                "coverage90": float(spread["coverage"]),
+                "rank": float(spread["rank_correlation"]),
+                "std": float(result["std"].mean()),
+            }
+            if members is not None:
+                stored = result[["velocity"]].assign(truth=truth).drop_attrs()
+                stored.to_zarr(members / f"{case.name}.zarr", mode="w", consolidated=False)
+        yield row
+
+
+def conformal(members: Path) -> list[Row]:
+    """Coverage of each model's intervals, widened by a factor fitted on all other models."""
+    stores = sorted(members.glob("*.zarr"))
+    every = xr.concat([xr.open_zarr(p, consolidated=False).load() for p in stores], "case")
+    rows = []
+    for i in range(every.sizes["case"]):
+        others = every.drop_isel(case=i)
+        factor = float(conformal_factor(others["velocity"], others["truth"], 0.9))
+        own = every.isel(case=i)
+        width = factor * half_width(own["velocity"], 0.9)
+        inside = abs(own["truth"] - own["velocity"].mean("realization")) <= width
+        rows.append((factor, float(inside.mean())))
+    factors, shares = np.array(rows).T
+    method = "invdiff posterior, intervals widened by the conformal factor of the other models"
+    case = f"generated mean of {len(rows)}"
+    return [{"case": case, "method": method, "coverage90": float(shares.mean()),
+             "factor": float(factors.mean())}]  # fmt: skip
+
+
+def averages(rows: list[Row]) -> list[Row]:
+    """Means over the generated models, by method."""
+    listed = [row for row in rows if str(row["case"]).startswith("generated")]
+    means = []
+    for method in dict.fromkeys(str(row["method"]) for row in listed):
+        own = [row for row in listed if row["method"] == method]
+        keys = [k for k in own[0] if k not in ("case", "method")]
+        mean = {k: float(np.mean([float(str(row[k])) for row in own])) for k in keys}
+        means.append({"case": f"generated mean of {len(own)}", "method": method} | mean)
+    return means
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--case", nargs="*", default=["curvefault", "marmousi", "generated"])
+    parser.add_argument("--only", type=int, nargs="*", default=range(10), help="generated models")
+    parser.add_argument("--members", type=Path, help="folder that keeps the ensembles")
+    parser.add_argument("--quick", action="store_true", help="one generated model, few solves")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    prior = hub.load("velocity-2d")
+    rows: list[Row] = []
+    for name, width in (("curvefault", 70), ("marmousi", 190)):
+        if name not in arguments.case or arguments.quick:
+            continue
+        case, row = published(arguments.data, name, width)
+        rows += [*data_rows(case), row, *show(run(case, prior, 1500, 3))]
+        half = run(case, prior, 750, 3, only="RED-diffusion")
+        rows += [{**row, "method": f"{row['method']}, half the solves"} for row in show(half)]
+    if "generated" in arguments.case or arguments.quick:
+        budget, models = (300, [0]) if arguments.quick else (500, arguments.only)
+        folder = Path(tempfile.mkdtemp()) if arguments.members is None else arguments.members
+        for index in models:
+            case = generated(index)
+            rows += show(run(case, prior, budget, 0))
+            rows += show(run(case, prior, 2 * budget, 4, only="posterior", members=folder))
+        rows += averages(rows)
+        if not arguments.quick:
+            rows += conformal(folder)
+    if arguments.quick:
+        print(markdown(rows))
+        return
+    write_table("fwi", [*kept(rows), *rows], command="python -m benchmarks.fwi DATA")
+    print(markdown(rows))
+
+
+def kept(rows: list[Row]) -> list[Row]:
+    """Stored rows of cases that were not run again."""
+    path = RESULTS / "fwi.json"
+    stored = json.loads(path.read_text())["rows"] if path.exists() else []
+    again = {" ".join(str(row["case"]).split()[:2]) for row in rows}
+    return [row for row in stored if " ".join(row["case"].split()[:2]) not in again]
+
+
+def show(rows: Iterator[Row]) -> list[Row]:
+    """The rows, printed as they come."""
+    listed = []
+    for row in rows:
+        print(json.dumps(row), flush=True)
+        listed.append(row)
+    return listed
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,121 @@
+"""A simulated seismic line across folds and a fault, whose truth is known."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from invdiff.grid import Grid
+from invdiff.invert.mute import near_offset_mute
+from invdiff.io import survey_dataset
+from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Threads, ricker
+from invdiff.operators.seismic.environment import available_cores
+from invdiff.priors.velocity import VelocityGenerator
+
+__all__ = ["BOUNDS", "FREQUENCY", "Line", "folded_and_faulted", "simulate_line"]
+
+SEED, INDEX = 41, 2  # of the model: the prior was trained, fitted and judged on seeds 0 to 2
+SHAPE, SPACING = (70, 110), 10.0  # points, m
+BOUNDS = (1400.0, 4800.0)  # m/s
+FREQUENCY = 12.0  # Hz
+DT, N_SAMPLES = 1e-3, 1000
+N_SHOTS, RECEIVER_SPACING, DEPTH = 6, 20.0, 10.0  # m
+NOISE = 0.02  # of the standard deviation of the traces
+MODELLING = 0.01  # the same, what a coarser grid gets wrong
+SMOOTHING = 120.0  # m, from the truth to the starting model
+MUTED = 25.0  # m: a point source and what lies beside it are not resolved by the grid
+
+
+class Line(NamedTuple):
+    """What an inversion is given, and the truth.
+
+    Args:
+        operator: on a grid of 10 m.
+        truth: ``(z, x)``, m/s: what a grid of 5 m holds, averaged about the points of that grid.
+        start: the truth, smoothed.
+        pressure: ``(shot, receiver, time)``, simulated on the finer grid; attribute ``noise_std``.
+        weights: ``(shot, receiver)``, 0 for near offsets.
+    """
+
+    operator: Acoustic
+    truth: xr.DataArray
+    start: xr.DataArray
+    pressure: xr.DataArray
+    weights: xr.DataArray
+
+
+def folded_and_faulted() -> Tensor:
+    """A generated model on a grid of 5 m, ``(2 nz - 1, 2 nx - 1)``, m/s."""
+    generator = VelocityGenerator(spacing=SPACING / 2, bounds=(1500.0, 4500.0))
+    return torch.from_numpy(generator.model(SEED, INDEX, (2 * SHAPE[0] - 1, 2 * SHAPE[1] - 1)))
+
+
+def simulate_line(
+    fine: Tensor, *, seed: int, n_shots: int = N_SHOTS, n_samples: int = N_SAMPLES
+) -> Line:
+    """Shots over a model, with noise.
+
+    Args:
+        fine: ``(2 nz - 1, 2 nx - 1)``, m/s, on a grid of 5 m.
+        seed: of the noise.
+        n_shots: along the line.
+        n_samples: of 1 ms.
+
+    Raises:
+        MissingDependencyError: Devito or its C compiler is not installed.
+    """
+    average = torch.tensor([0.25, 0.5, 0.25])[:, None]
+    padded = torch.nn.functional.pad(fine[None, None], (1, 1, 1, 1), mode="replicate")
+    # At constant density compliances average, those of 1 / v^2, for waves longer than the cells.
+    kernel = (average @ average.T)[None, None]
+    mean = torch.nn.functional.conv2d(padded**-2, kernel, stride=2)[0, 0] ** -0.5
+    width = SPACING * (mean.shape[1] - 1)
+    survey = Survey(
+        _row(np.linspace(0.04, 0.96, n_shots) * width),
+        _row(np.arange(0.0, width + 1, RECEIVER_SPACING)),
+        ricker(FREQUENCY, DT, n_samples),
+        DT,
+    )
+    # On another grid: data computed as they are inverted would flatter any method.
+    exact = _acoustic(survey, fine.shape, spacing=SPACING / 2, n_absorbing=120)
+    operator = _acoustic(survey, mean.shape, spacing=SPACING, n_absorbing=60)
+    with torch.no_grad():
+        clean = exact(fine[None])[0]
+    unit = clean.std()
+    rng = np.random.default_rng(seed)
+    noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
+    noise_std = float(unit) * (NOISE**2 + MODELLING**2) ** 0.5
+    smooth = gaussian_filter(mean.numpy(), SMOOTHING / SPACING, mode="nearest")
+    return Line(
+        operator,
+        operator.domain.to_dataarray(mean, "truth"),
+        operator.domain.to_dataarray(torch.from_numpy(smooth), "start"),
+        operator.range.to_dataarray(
+            clean + NOISE * unit * noise, "pressure", attrs={"noise_std": noise_std}
+        ),
+        near_offset_mute(survey_dataset(survey.to_arrays()), MUTED),
+    )
+
+
+def _row(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Positions ``(z, x)`` at one depth, on points of the grid: between them sources smear."""
+    on_grid = SPACING * np.round(x / SPACING)
+    return np.stack([np.full_like(x, DEPTH), on_grid], axis=-1)
+
+
+def _acoustic(survey: Survey, shape: torch.Size, *, spacing: float, n_absorbing: int) -> Acoustic:
+    axes = {dim: np.arange(n) * spacing for dim, n in zip("zx", shape, strict=True)}
+    domain = Grid(("z", "x"), tuple(shape), torch.float32, axes, "m s-1")
+    return Acoustic(
+        survey,
+        domain,
+        bounds=BOUNDS,
+        boundary=Boundary(n_absorbing),
+        engine=Devito(workers=Threads(min(2, available_cores()))),
+    )

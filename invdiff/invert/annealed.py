@@ -1,0 +1,266 @@
+r"""Posterior draws in clean space, at falling noise levels.
+
+The wave solver sees models, never noisy states. At a level ``sigma`` a member ``x`` is noised and
+denoised, which gives what the prior expects of its surroundings, ``N(m, C)`` with ``m =
+E[x_0|x_t]``, ``C = Cov[x_0|x_t]``. The next ``x`` minimises the randomised objective (randomise,
+then optimise: Bardsley et al. 2014, doi 10.1137/140964023)::
+
+    f(x; y + e_y) / T + |C^(-1/2) (x - m) - e_x|^2 / 2
+
+for one quasi-Newton step: ``f`` is replaced by its quadratic model with the curvature learned from
+all gradients so far, ``C`` is exact, and the quadratic is solved by conjugate gradients, which cost
+no wave solve. So every level takes a single gradient, and nothing learned of ``f`` is lost from one
+level to the next, as it is when an optimiser is started anew at each.
+
+``T = max(1, 2 f / n_data)`` makes the noise as large as the residual while the model cannot explain
+the data: the profile likelihood of an unknown noise level. ``e_y`` is drawn once a member, ``e_x``
+and the noise of ``x_t`` at each level. The first curvature is a Gauss-Newton Hessian of stationary
+correlation, estimated by pulling back white data (`Objective.hessian`).
+
+Members start around a model that a classical fit has found, from draws of what the prior holds
+possible there at the highest level: a start of its own for each member is what keeps them apart
+where the data say little. (From the starting model itself, 50 levels were too few for a fit.)
+
+With ``f`` quadratic, its curvature learned and ``C`` exact, a step at the last level draws from the
+posterior; before, draws are as good as the curvature. Cost: a forward and an adjoint solve a shot
+and level, a network pass, and the solve of the quadratic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.covariance import SpectralCovariance
+from invdiff.errors import InputError
+from invdiff.grid import Grid
+from invdiff.invert.classic import LBFGS
+from invdiff.invert.curvature import Curvature
+from invdiff.invert.drive import descend
+from invdiff.invert.method import Setting
+from invdiff.invert.objective import Objective
+from invdiff.invert.shots import AllShots, Shots
+from invdiff.invert.state import InversionState
+from invdiff.linalg import conjugate_gradient, inner, per_member
+
+__all__ = ["AnnealedMode", "AnnealedPosterior"]
+
+# Stream 3 is the objective's.
+_STREAM_STATE, _STREAM_PRIOR, _STREAM_DATA, _STREAM_START = 0, 1, 2, 4
+
+
+@dataclass(frozen=True)
+class AnnealedPosterior:
+    """One draw of the posterior a member.
+
+    Args:
+        steps: number of noise levels.
+        highest: first noise level, m/s: about the error of the starting model.
+        lowest: last one, m/s.
+        bands: ``(noise level, frequency)``, falling levels and rising frequencies: data are
+            low-passed at the frequency (Hz) until the level is reached.
+        shots: which of them a step sees.
+        memory: pairs of which curvature is made.
+        damping: of the first steps; it falls while the quadratic model foretells the misfit.
+        max_iterations: of the conjugate gradients.
+        fit: finds a model that explains the data, around which members are scattered; members that
+            start alike share it. None to scatter them around the start.
+
+    Raises:
+        InputError: levels that do not fall.
+    """
+
+    steps: int = 40
+    highest: float = 400.0
+    lowest: float = 15.0
+    bands: tuple[tuple[float, float], ...] = ()
+    shots: Shots = field(default_factory=AllShots)
+    memory: int = 50
+    damping: float = 16.0
+    max_iterations: int = 60
+    fit: LBFGS | None = field(default_factory=lambda: LBFGS(steps=80))
+
+    needs_prior = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.lowest <= self.highest:
+            raise InputError(
+                "noise levels do not fall", got=self, expected="steps >= 1, 0 < lowest <= highest"
+            )
+
+    @property
+    def levels(self) -> np.ndarray:
+        """Noise levels, m/s."""
+        return np.geomspace(self.highest, self.lowest, self.steps)
+
+    def init(self, setting: Setting) -> InversionState:
+        """The fit, misfit and curvature there: two evaluations more."""
+        # Members that start alike share what depends on the start alone.
+        starts = setting.start
+        starts = starts[:1] if bool((starts == starts[:1]).all()) else starts
+        fitted, n_fit = self._fitted(setting, starts)
+        base = setting.objective.hessian(fitted, setting.noise)
+        x = self._scattered(setting, fitted.expand_as(setting.start))
+        objective = self._objective(setting, 0)
+        f, g = objective(x)
+        damping = torch.full((len(x),), self.damping, dtype=torch.float64)
+        n_own = objective.n_shots
+        n_shared = n_fit + setting.objective.n_shots
+        shared = torch.tensor(n_shared if len(starts) == 1 else 0)
+        memory = _remember(f, g, Curvature.start(base, x), damping) | {"shared_solves": shared}
+        return InversionState.at(x, 2 * f / objective.n_data, n_shared + n_own, memory)
+
+    def _fitted(self, setting: Setting, starts: Tensor) -> tuple[Tensor, int]:
+        """Models that explain the data, and the solves of each."""
+        if self.fit is None:
+            return starts, 0
+        alone = setting._replace(start=starts, members=range(len(starts)))
+        *_, last = descend(self.fit, alone, max_solves=setting.max_solves)
+        return last.x, last.solves
+
+    def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
+        """Draws of what the prior holds possible around models, at the highest level."""
+        prior = setting.prior
+        assert prior is not None
+        t = prior.schedule.time(torch.tensor(self.highest, dtype=torch.float64))
+        e_t = self._noise(setting, prior.grid, 0, stream=_STREAM_START)
+        e_x = self._noise(setting, prior.grid, 1, stream=_STREAM_START)
+        with torch.no_grad():
+            x_t = float(prior.schedule.alpha(t)) * (x + self.highest * e_t)
+            mean, covariance = prior.moments(x_t, t)
+            return (mean + covariance.draw(e_x)).clamp(*setting.objective.bounds)
+
+    def cost(self, setting: Setting, state: InversionState) -> int:
+        """One evaluation, two where the objective changes."""
+        n_evaluations = 2 if self._is_new_objective(state.step) else 1
+        return n_evaluations * self.shots.count(setting.objective.n_shots)
+
+    def step(self, setting: Setting, state: InversionState) -> InversionState:
+        """The next noise level."""
+        objective, spent = self._objective(setting, state.step), 0
+        f, g, curvature, damping = _recall(state.memory)
+        if self._is_new_objective(state.step):
+            (f, g), spent = objective(state.x), objective.n_shots
+        heat = (2 * f / objective.n_data).clamp_min(1.0)
+        quadratic = _Quadratic(state.x, g, curvature, damping, heat)
+        x = self._minimum(setting, state, quadratic).clamp(*objective.bounds)
+        foretold = f + quadratic.change(x)
+        f_new, g_new = objective(x)
+        spent += objective.n_shots
+        curvature = curvature.updated(x - state.x, g_new - g, memory=self.memory)
+        # A model that foretold the misfit badly is taken to be stiffer than it was learned to be.
+        missed = f_new > foretold + 0.25 * (f - foretold).abs() + 0.05 * f
+        damping = torch.where(missed, 4 * damping, (0.6 * damping).clamp_min(1.0))
+        worse = f_new > 1.1 * f + 0.1 * objective.n_data
+        keep = per_member(worse, x)
+        memory = _remember(
+            torch.where(worse, f, f_new), torch.where(keep, g, g_new), curvature, damping
+        ) | {"shared_solves": state.memory["shared_solves"]}
+        misfit = 2 * torch.where(worse, f, f_new) / objective.n_data
+        return state.after(torch.where(keep, state.x, x), misfit, spent, memory)
+
+    def _minimum(self, setting: Setting, state: InversionState, quadratic: _Quadratic) -> Tensor:
+        """Of the randomised objective, in coordinates ``x = m + L u`` with ``C = L L^H``."""
+        prior = setting.prior
+        assert prior is not None
+        sigma = float(self.levels[state.step])
+        t = prior.schedule.time(torch.tensor(sigma, dtype=torch.float64))
+        e_t = self._noise(setting, prior.grid, state.step, stream=_STREAM_STATE)
+        e_x = self._noise(setting, prior.grid, state.step, stream=_STREAM_PRIOR)
+        with torch.no_grad():
+            x_t = float(prior.schedule.alpha(t)) * (state.x + sigma * e_t)
+            mean, covariance = prior.moments(x_t, t)
+
+            def normal(u: Tensor) -> Tensor:
+                return u + covariance.sqrt_adjoint(quadratic.product(covariance.sqrt(u)))
+
+            slope = quadratic.product(state.x - mean) - quadratic.slope
+            solution = conjugate_gradient(
+                normal,
+                covariance.coordinates(e_x) + covariance.sqrt_adjoint(slope),
+                rtol=1e-3,
+                max_iterations=self.max_iterations,
+            )
+            return mean + covariance.sqrt(solution.x)
+
+    def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:
+        return setting.noise(grid, setting.members, step, stream=stream).to(setting.start)
+
+    def _objective(self, setting: Setting, step: int) -> Objective:
+        """Perturbed data, in the band and of the shots of this step."""
+        objective = setting.objective
+        e_y = self._noise(setting, objective.operator.range, 0, stream=_STREAM_DATA)
+        objective = objective.perturbed(e_y)
+        frequency = self._frequency(step)
+        if frequency is not None:
+            objective = objective.below(frequency)
+        return self.shots.of(objective, step, setting.noise.seed)
+
+    def _frequency(self, step: int) -> float | None:
+        level = self.levels[step]
+        return next((f for until, f in self.bands if level > until), None)
+
+    def _is_new_objective(self, step: int) -> bool:
+        if step == 0:
+            return False
+        return self._frequency(step) != self._frequency(step - 1) or self.shots.is_new(step)
+
+
+class AnnealedMode(AnnealedPosterior):
+    """The same without any draw: a single best model, close to the posterior's mode."""
+
+    def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:
+        return setting.start.new_zeros((len(setting.members), *grid.shape))
+
+    def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
+        return x.clone()
+
+
+class _Quadratic(NamedTuple):
+    """``(g.d + d^T (damping B) d / 2) / heat`` for changes ``d`` of models ``x``."""
+
+    x: Tensor
+    g: Tensor
+    curvature: Curvature
+    damping: Tensor
+    heat: Tensor
+
+    @property
+    def slope(self) -> Tensor:
+        """``g / heat``."""
+        return self.g / per_member(self.heat, self.g).to(self.g)
+
+    def product(self, v: Tensor) -> Tensor:
+        """``damping B v / heat``."""
+        stiffness = per_member(self.damping / self.heat, v)
+        return (stiffness * self.curvature.product(v)).to(v)
+
+    def change(self, x: Tensor) -> Tensor:
+        """What the undamped model foretells of the misfit at ``x``, ``(batch,)``."""
+        d = (x - self.x).double()
+        return inner(self.g, d) + inner(d, self.curvature.product(d)) / 2
+
+
+def _remember(f: Tensor, g: Tensor, curvature: Curvature, damping: Tensor) -> dict[str, Tensor]:
+    base = curvature.base
+    assert isinstance(base, SpectralCovariance)
+    assert base.std is not None
+    return {
+        "f": f,
+        "g": g,
+        "damping": damping,
+        "power": base.power,
+        "std": base.std,
+        "s": curvature.s,
+        "y": curvature.y,
+    }
+
+
+def _recall(memory: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Curvature, Tensor]:
+    base = SpectralCovariance(memory["power"], memory["std"], is_complex=False, by_member=True)
+    return memory["f"], memory["g"], Curvature(base, memory["s"], memory["y"]), memory["damping"]

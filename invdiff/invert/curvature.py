@@ -1,0 +1,94 @@
+r"""The curvature of a misfit, learned from its gradients: BFGS, batched over members.
+
+From changes ``s`` of the model and ``y`` of the gradient, ``B`` is updated to satisfy ``B s = y``::
+
+    B_+ = B - (B s)(B s)^T / (s^T B s) + y y^T / (s^T y)
+
+with Powell's damping where the misfit is not convex along ``s``, so that ``B`` stays positive
+(Nocedal & Wright 2006, chapters 6 and 18). Only products ``B v`` are asked for.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from invdiff.covariance import Covariance
+
+__all__ = ["Curvature"]
+
+_LEAST = 0.1  # of s^T B s that s^T y has at least, after damping
+
+
+@dataclass(frozen=True, eq=False)
+class Curvature:
+    """``B`` of each member, in double precision.
+
+    Args:
+        base: ``B_0``, positive, shared by the members.
+        s: changes of the model, oldest first, ``(batch, k, nz, nx)``.
+        y: damped changes of the gradient, likewise.
+    """
+
+    base: Covariance
+    s: Tensor
+    y: Tensor
+
+    @classmethod
+    def start(cls, base: Covariance, x: Tensor) -> Curvature:
+        """``B_0``, for models like ``x`` ``(batch, nz, nx)``."""
+        none = x.double()[:, None][:, :0]
+        return cls(base, none, none)
+
+    def updated(self, s: Tensor, y: Tensor, *, memory: int) -> Curvature:
+        """With one more pair ``(batch, nz, nx)``, of the ``memory`` latest.
+
+        The pair of a member that stood still changes nothing.
+        """
+        s, y = s.double(), y.double()
+        bs = self.product(s)
+        sbs, sy = _dot(s, bs), _dot(s, y)
+        mix = torch.where(sy < _LEAST * sbs, (1 - _LEAST) * sbs / (sbs - sy), 1.0)
+        pairs = s, mix * y + (1 - mix) * bs
+        kept = []
+        for old, new in zip((self.s, self.y), pairs, strict=True):
+            moved = torch.where(sbs > 0, new, 0.0)
+            kept.append(torch.cat([old, moved[:, None]], dim=1)[:, -memory:])
+        return Curvature(self.base, *kept)
+
+    def product(self, v: Tensor) -> Tensor:
+        """``B v`` of ``(batch, nz, nx)``, double."""
+        v = v.double()
+        minus, plus = self._factors
+        return self.base(v) - _project(minus, v) + _project(plus, v)
+
+    @cached_property
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        """``B s / sqrt(s^T B s)`` and ``y / sqrt(s^T y)`` of each update, like ``s``."""
+        minus, plus = torch.zeros_like(self.s), torch.zeros_like(self.y)
+        for k in range(self.s.shape[1]):
+            s, y = self.s[:, k], self.y[:, k]
+            bs = self.base(s) - _project(minus[:, :k], s) + _project(plus[:, :k], s)
+            minus[:, k] = _over_root(bs, _dot(s, bs))
+            plus[:, k] = _over_root(y, _dot(s, y))
+        return minus, plus
+
+
+def _dot(a: Tensor, b: Tensor) -> Tensor:
+    """``(batch, 1, 1)`` inner products."""
+    return (a * b).sum((-2, -1), keepdim=True)
+
+
+def _project(factors: Tensor, v: Tensor) -> Tensor:
+    """``sum_k a_k (a_k . v)``."""
+    flat = factors.flatten(2)
+    weights = torch.einsum("bkn,bn->bk", flat, v.flatten(1))
+    return torch.einsum("bkn,bk->bn", flat, weights).reshape(v.shape)
+
+
+def _over_root(v: Tensor, square: Tensor) -> Tensor:
+    """``v / sqrt(square)``, nil where there is nothing to divide by."""
+    return torch.where(square > 0, v / square.clamp_min(1e-300).sqrt(), 0.0)

@@ -1,0 +1,59 @@
+"""What a way to invert is: a first state, and one state after the other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+from torch import Tensor
+
+from invdiff.invert.objective import Objective
+from invdiff.invert.state import InversionState
+from invdiff.noise import NoiseField
+from invdiff.protocols import Prior
+
+__all__ = ["Method", "Setting"]
+
+
+class Setting(NamedTuple):
+    """What a method works on."""
+
+    objective: Objective
+    """Of all shots."""
+    prior: Prior | None
+    """None where there is none."""
+    start: Tensor
+    """Models ``(batch, nz, nx)``, m/s."""
+    noise: NoiseField
+    """All randomness."""
+    members: Sequence[int]
+    """Numbers of the realizations."""
+    max_solves: int = sys.maxsize
+    """Forward solves a member that a run may take."""
+
+
+class Method(Protocol):
+    """A frozen dataclass of settings; all that changes is in the state."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of a run."""
+        ...
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether it cannot do without a prior."""
+        ...
+
+    def init(self, setting: Setting) -> InversionState:
+        """State before the first step."""
+        ...
+
+    def cost(self, setting: Setting, state: InversionState) -> int:
+        """Fewest forward solves a member that the next step takes."""
+        ...
+
+    def step(self, setting: Setting, state: InversionState) -> InversionState:
+        """State after one more step; a pure function."""
+        ...

@@ -1,0 +1,35 @@
+"""Weights of an ensemble of starts by how well its members explain the data."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import softmax
+from torch import Tensor
+
+__all__ = ["misfit_weights"]
+
+
+def misfit_weights(chi2: Tensor, *, least: float = 0.5) -> NDArray[np.float64]:
+    """``exp(-chi2 / (2 T))``, normalised, at the lowest ``T >= 1`` that keeps enough members.
+
+    At ``T = 1`` a difference of a few in thousands of data decides for one member alone; errors of
+    the modelling are larger than that.
+
+    Args:
+        chi2: of each member, ``(batch,)``.
+        least: effective number ``1 / sum w^2`` to keep, as a share of the members.
+    """
+    log = -0.5 * np.asarray(chi2.double().cpu())
+
+    def weights(log_t: float) -> NDArray[np.float64]:
+        return np.asarray(softmax(log * np.exp(-log_t)))
+
+    def shortfall(log_t: float) -> float:
+        return float(1 / np.square(weights(log_t)).sum() - least * len(log))
+
+    hottest = np.log(max(np.ptp(log), 1.0)) + 20  # equal weights
+    if shortfall(0.0) >= 0:
+        return weights(0.0)
+    return weights(brentq(shortfall, 0.0, hottest))
