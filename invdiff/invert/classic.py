@@ -82,7 +82,9 @@ class _Descent(ABC):
         objective = self._objective(setting, 0)
         f, _ = objective(setting.start)
         memory = {"scale": f + self.penalty(setting.start)}
-        return InversionState.at(setting.start, 2 * f / objective.n_data, objective.n_shots, memory)
+        return InversionState.at(
+            setting.start, 2 * f / objective.n_data, solves=objective.n_shots, memory=memory
+        )
 
     def step(self, setting: Setting, state: InversionState) -> InversionState:
         """One iteration of each member."""
@@ -94,7 +96,7 @@ class _Descent(ABC):
         for i in range(len(state.x)):
             own = {} if is_new else _of_member(state.memory, i)
             scale = state.memory["scale"][i]
-            descent = _MemberDescent(self, objective, state.x[i], scale, own)
+            descent = _MemberDescent(self, objective, state.x[i], scale=scale, memory=own)
             descent.run(state.step, allowed)
             models.append(descent.model())
             misfits.append(2 * descent.f / objective.n_data)
@@ -102,7 +104,7 @@ class _Descent(ABC):
             memory |= {f"{i}.{name}": value for name, value in descent.memory().items()}
         memory["scale"] = state.memory["scale"]
         misfit = torch.tensor(misfits, dtype=torch.float64)
-        return state.after(torch.stack(models), misfit, spent, memory)
+        return state.after(torch.stack(models), misfit, solves=spent, memory=memory)
 
     def penalty(self, x: Tensor) -> Tensor:
         """Sum of the terms, ``(batch,)``, double."""
@@ -172,6 +174,7 @@ class _MemberDescent:
         method: _Descent,
         objective: Objective,
         x: Tensor,
+        *,
         scale: Tensor,
         memory: Mapping[str, Tensor],
     ) -> None:

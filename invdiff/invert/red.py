@@ -71,7 +71,9 @@ class REDDiffusion:
         """The start; its misfit is that of the first step's evaluation."""
         zero = torch.zeros_like(setting.start)
         unknown = torch.full((len(zero),), math.nan, dtype=torch.float64)
-        return InversionState.at(setting.start, unknown, 0, {"first": zero, "second": zero})
+        return InversionState.at(
+            setting.start, unknown, solves=0, memory={"first": zero, "second": zero}
+        )
 
     def cost(self, setting: Setting, state: InversionState) -> int:
         """One evaluation."""
@@ -93,7 +95,9 @@ class REDDiffusion:
         root = (second / (1 - _BETA_2**n)).sqrt() + _EPSILON
         x = state.x - rate / (1 - _BETA_1**n) * first / root
         x = x.clamp(*objective.bounds)
-        return state.after(x, misfit, objective.n_shots, {"first": first, "second": second})
+        return state.after(
+            x, misfit, solves=objective.n_shots, memory={"first": first, "second": second}
+        )
 
     def _residual(self, setting: Setting, state: InversionState) -> Tensor:
         """``eps_hat - eps`` at a random level."""

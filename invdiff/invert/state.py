@@ -39,13 +39,13 @@ class InversionState:
 
     @classmethod
     def at(
-        cls, x: Tensor, misfit: Tensor, solves: int, memory: Mapping[str, Tensor]
+        cls, x: Tensor, misfit: Tensor, *, solves: int, memory: Mapping[str, Tensor]
     ) -> InversionState:
         """Before the first step."""
         return cls(0, x, solves, misfit[:, None], torch.tensor([solves]), memory)
 
     def after(
-        self, x: Tensor, misfit: Tensor, solves: int, memory: Mapping[str, Tensor]
+        self, x: Tensor, misfit: Tensor, *, solves: int, memory: Mapping[str, Tensor]
     ) -> InversionState:
         """One step and ``solves`` solves later."""
         total = self.solves + solves

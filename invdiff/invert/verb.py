@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -109,32 +109,40 @@ def invert(
         "prior": describe(prior, {})["invdiff_prior"],
         "traces, weights and start": _digest(data, mute, setting.start),
     }
-    path = None if checkpoint is None else Path(checkpoint)
-    budget = method.steps * objective.n_shots
-    with tqdm(total=min(max_solves, budget), disable=not progress, unit="solve") as bar:
-        for state in descend(
-            method, setting, max_solves=max_solves, stop_at=stop_at, checkpoint=path, run=run
-        ):
-            bar.update(state.solves - bar.n)
-            bar.set_postfix(misfit=f"{float(state.misfit[:, -1].mean()):.3f}", refresh=False)
+    states = descend(
+        method,
+        setting,
+        max_solves=max_solves,
+        stop_at=stop_at,
+        checkpoint=None if checkpoint is None else Path(checkpoint),
+        run=run,
+    )
+    state = _last(states, min(max_solves, method.steps * objective.n_shots), is_shown=progress)
     by_shot, counts = _shot_misfits(state.x, data, operator, noise_std=noise, weights=mute)
-    shared = int(state.memory.get("shared_solves", 0))  # of a fit that is made once for all
-    adjoint = shared + len(members) * (state.solves - shared)
-    settings = {
-        "seed": seed,
-        "method": method,
-        "operator": operator,
-        "noise_std": noise,
-        "misfit": objective.misfit,
-        "iterations": state.step,
-        "forward_solves": adjoint + len(members) * objective.n_shots,
-        "adjoint_solves": adjoint,
-    }
-    attrs = describe(prior if method.needs_prior else None, settings)
+    settings = {"seed": seed, "method": method, "operator": operator, "noise_std": noise}
+    settings |= {"misfit": objective.misfit, "iterations": state.step}
+    solves = _solves(state, len(members), objective.n_shots)
+    attrs = describe(prior if method.needs_prior else None, settings | solves)
     return _dataset(
         state, by_shot, counts, operator=operator, members=members, is_weighted=is_weighted,
         attrs=attrs,
     )  # fmt: skip
+
+
+def _last(states: Iterator[InversionState], n_solves: int, *, is_shown: bool) -> InversionState:
+    """Run to the end, with a progress bar."""
+    with tqdm(total=n_solves, disable=not is_shown, unit="solve") as bar:
+        for state in states:
+            bar.update(state.solves - bar.n)
+            bar.set_postfix(misfit=f"{float(state.misfit[:, -1].mean()):.3f}", refresh=False)
+    return state
+
+
+def _solves(state: InversionState, n_members: int, n_shots: int) -> dict[str, object]:
+    """Solves of all members, the last prediction of each included."""
+    shared = int(state.memory.get("shared_solves", 0))  # of a fit that is made once for all
+    adjoint = shared + n_members * (state.solves - shared)
+    return {"forward_solves": adjoint + n_members * n_shots, "adjoint_solves": adjoint}
 
 
 def _check_prior(method: Method, prior: Prior | None, operator: WaveOperator) -> None:
