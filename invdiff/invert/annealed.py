@@ -12,8 +12,8 @@ all gradients so far, ``C`` is exact, and the quadratic is solved by conjugate g
 no wave solve. So every level takes a single gradient, and nothing learned of ``f`` is lost from one
 level to the next, as it is when an optimiser is started anew at each.
 
-``T = max(1, 2 f / n_data)`` makes the noise as large as the residual while the model cannot explain
-the data: the profile likelihood of an unknown noise level. As ``f`` is that of perturbed data, ``T``
+``T = max(1, 2 f / n_data)`` makes the noise as large as the residual while a model cannot explain
+the data: the profile likelihood of an unknown noise level. As ``f`` is of perturbed data, ``T``
 is about 2, not 1, where a member explains them, and so is the misfit that ``misfit_history`` tells.
 ``e_y`` is drawn once a member, ``e_x`` and the noise of ``x_t`` at each level. The first curvature
 is a Gauss-Newton Hessian of stationary correlation, estimated by pulling back white data
