@@ -441,3 +441,12 @@ def test_constant_density_is_a_special_case(is_free: bool) -> None:
     )
     assert 0 < relative(other, one) < 0.02
     assert relative(heavier, 2 * other) < 0.02  # the layers damp it differently
+
+
+def test_the_callers_arithmetic_keeps_subnormal_numbers() -> None:
+    # Compiled kernels flush them to zero in the thread that calls them; two calls, for the first
+    # also compiles.
+    operator = acoustic(line(), domain())
+    for _ in range(2):
+        operator.misfit_and_gradient(model()[:1], torch.zeros(operator.range.shape).double())
+        assert (np.array([np.finfo(np.float64).smallest_subnormal]) * 1.0)[0] > 0

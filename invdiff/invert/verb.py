@@ -117,7 +117,7 @@ def invert(
         checkpoint=None if checkpoint is None else Path(checkpoint),
         run=run,
     )
-    state = _last(states, min(max_solves, method.steps * objective.n_shots), is_shown=progress)
+    state = _last(states, method.steps * objective.n_shots, max_solves, is_shown=progress)
     by_shot, counts = _shot_misfits(state.x, data, operator, noise_std=noise, weights=mute)
     settings = {"seed": seed, "method": method, "operator": operator, "noise_std": noise}
     settings |= {"misfit": objective.misfit, "iterations": state.step}
@@ -129,10 +129,13 @@ def invert(
     )  # fmt: skip
 
 
-def _last(states: Iterator[InversionState], n_solves: int, *, is_shown: bool) -> InversionState:
-    """Run to the end, with a progress bar."""
-    with tqdm(total=n_solves, disable=not is_shown, unit="solve") as bar:
+def _last(
+    states: Iterator[InversionState], n_solves: int, max_solves: int, *, is_shown: bool
+) -> InversionState:
+    """Run to the end, with a progress bar over the start and ``n_solves`` of the steps."""
+    with tqdm(disable=not is_shown, unit="solve") as bar:
         for state in states:
+            bar.total = bar.total or min(max_solves, state.solves + n_solves)
             bar.update(state.solves - bar.n)
             bar.set_postfix(misfit=f"{float(state.misfit[:, -1].mean()):.3f}", refresh=False)
     return state

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from invdiff.operators.seismic.environment import load_devito
+from invdiff.operators.seismic.environment import kept_subnormals, load_devito
 from invdiff.operators.seismic.kernels import Kernels
 
 __all__ = ["DevitoEngine", "Response", "Shot"]
@@ -124,16 +124,17 @@ class DevitoEngine:
     def _apply(self, name: str, space: _Workspace, **fields: Any) -> None:
         operator = self._operator(name)
         uses_source = name != "gradient"
-        operator.apply(
-            **space.medium,
-            **fields,
-            damp=space.damp,
-            rec=space.receivers,
-            **({"src": space.source} if uses_source else {}),
-            dt=np.dtype(self.kernels.dtype).type(self.dt),
-            time_m=1,
-            time_M=self.n_steps,
-        )
+        with kept_subnormals():
+            operator.apply(
+                **space.medium,
+                **fields,
+                damp=space.damp,
+                rec=space.receivers,
+                **({"src": space.source} if uses_source else {}),
+                dt=np.dtype(self.kernels.dtype).type(self.dt),
+                time_m=1,
+                time_M=self.n_steps,
+            )
 
     def _operator(self, name: str) -> Any:
         with _BUILDING:
@@ -154,7 +155,8 @@ def _built(kernels: Kernels, name: str) -> Any:
         "born": kernels.born,
     }[name]
     operator = build()
-    _ = operator.cfunction  # compiles
+    with kept_subnormals():  # loading what was compiled with -ffast-math may flush them too
+        _ = operator.cfunction  # compiles
     return operator
 
 
