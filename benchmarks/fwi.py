@@ -37,6 +37,8 @@ from invdiff.diagnose import model_errors, spread_figures
 from invdiff.grid import Grid
 from invdiff.invert import LBFGS, AnnealedPosterior, REDDiffusion, invert, total_variation
 from invdiff.invert.method import Method
+from invdiff.invert.mute import near_offset_mute
+from invdiff.io import survey_dataset
 from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Threads, ricker
 from invdiff.priors import hub
 from invdiff.priors.velocity import VelocityGenerator
@@ -70,10 +72,8 @@ class Case:
 
     @property
     def weights(self) -> xr.DataArray | None:
-        survey = self.operator.survey
-        offset = np.abs(survey.sources[:, None, 1] - survey.receivers[None, :, 1])
-        far = xr.DataArray((offset > MUTED).astype(np.float32), dims=("shot", "receiver"))
-        return far if self.is_muted else None
+        survey = survey_dataset(self.operator.survey.to_arrays())
+        return near_offset_mute(survey, MUTED) if self.is_muted else None
 
 
 def acoustic(
