@@ -14,7 +14,7 @@ from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from invdiff.cli import app
-from invdiff.invert.mute import near_offset_mute
+from invdiff.invert.traces import near_offset_mute
 from invdiff.io import open_result, survey_dataset, write_result, write_survey
 from invdiff.operators.seismic import Survey, ricker
 from invdiff.priors import hub

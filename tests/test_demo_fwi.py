@@ -103,7 +103,7 @@ def test_a_short_demonstration(tmp_path: Path) -> None:
         scored = model_errors(result["mean"], result["truth"], bounds=(1500, 4500))
         assert float(scored["mae"]) == pytest.approx(report.mean.mae, rel=1e-4)
         assert result.sizes["realization"] == 2
-        assert result.attrs["invdiff_adjoint_solves"] < 2 * 12 * 6
+        assert result.attrs["invdiff_adjoint_solves"] <= 2 * 16 * 6  # gradients of members, shots
         assert result.attrs["invdiff_prior"].startswith("velocity-2d@sha256:")
         with open_result(out / "start.zarr") as start:
             np.testing.assert_array_equal(start["velocity"], result["start"])

@@ -54,41 +54,27 @@ def members() -> Tensor:
     return torch.from_numpy(ensemble()["velocity"].values).flatten(1)
 
 
-def test_the_mean_is_near_the_exact_one() -> None:
-    """Off by a quarter of a standard deviation: ``T`` counts the perturbation ``e_y`` as misfit.
-
-    At the posterior ``2 f / n_data`` of perturbed data is near 2 and not 1, so that the data pull
-    half as hard as they should. Without that the error would be that of 128 draws, 0.09.
-    """
+def test_the_mean_is_the_exact_one() -> None:
+    """Within what 128 draws tell: their mean is off by 0.09 of a standard deviation."""
     std = WAVES.covariance.diagonal().sqrt()
     error = float((((members().mean(0) - WAVES.mean) / std).square().mean()).sqrt())
-    assert error < 0.25 + 3 * 0.09 / 2
-    start = torch.from_numpy(WAVES.start.values).flatten()
-    before = float((((start - WAVES.mean) / std).square().mean()).sqrt())
-    assert error < before / 5
+    # The field has few modes, so that this root mean square is itself known to a fifth only.
+    assert error < 1.4 * N_MEMBERS**-0.5
 
 
-def test_the_spread_is_wider_than_the_exact_one_by_a_known_amount() -> None:
-    """Variance 1.4 times the exact one: ``e_y``, drawn once, adds to what ``e_x`` explores.
-
-    With ``K`` the posterior covariance and ``H`` the Hessian of the misfit, fresh draws of ``e_x``
-    alone make ``K``; a fixed ``e_y`` adds ``K H K``: 1.36 here. The rest is ``T``.
-    """
+def test_the_spread_is_the_exact_one() -> None:
+    """Sum of variances: that of one is known to 12 %, over the field's few modes to about 6 %."""
     ratio = float(members().var(0).sum() / WAVES.covariance.trace())
-    a = WAVES.operator.matrices.flatten(3).flatten(0, 2)
-    doubled = WAVES.covariance @ (a.mT @ a / 100.0**2) @ WAVES.covariance
-    law = 1 + float(doubled.trace() / WAVES.covariance.trace())
-    assert law == pytest.approx(1.36, abs=0.01)
-    # A variance of 128 draws is known to 12 %, the sum over the field's few modes to about 6 %.
-    assert 1.0 < ratio == pytest.approx(law, abs=0.2)
+    assert ratio == pytest.approx(1.0, abs=2 * 0.06)
 
 
-def test_intervals_cover_at_least_what_they_say() -> None:
+def test_intervals_cover_what_they_say() -> None:
     """Posterior mass within the 5 % and 95 % quantiles of the members, mean over cells."""
     low, high = np.quantile(members().numpy(), [0.05, 0.95], axis=0)
     exact = norm(WAVES.mean.numpy(), WAVES.covariance.diagonal().sqrt().numpy())
     coverage = float((exact.cdf(high) - exact.cdf(low)).mean())
-    assert 0.88 < coverage < 0.97
+    # Quantiles of 128 draws alone make 0.89.
+    assert coverage == pytest.approx(0.9, abs=0.03)
 
 
 def test_correlations_between_cells_are_those_of_the_posterior() -> None:
@@ -99,7 +85,7 @@ def test_correlations_between_cells_are_those_of_the_posterior() -> None:
 
 
 def test_the_mode_is_the_exact_one() -> None:
-    """Without draws there is no perturbed misfit, ``T`` is 1, and the descent converges."""
+    """Without draws the descent converges."""
     method = AnnealedMode(**LEVELS)
     result = invert(
         WAVES.y, WAVES.operator, WAVES.prior, start=WAVES.start, seed=0, method=method,
@@ -156,6 +142,19 @@ def test_curvature_is_damped_bfgs() -> None:
         found = matrix(curvature.product, shape, i, batch)
         torch.testing.assert_close(found, dense[i], rtol=1e-9, atol=1e-9)
         assert float(torch.linalg.eigvalsh(found).min()) > 0
+
+
+def test_draws_of_a_curvature_have_it_as_covariance() -> None:
+    """``A A^T = B``, with the columns of ``A`` the draws of unit vectors; damped pairs too."""
+    shape, batch = (3, 4), 2
+    s, y = normal((5, batch, *shape), 1), normal((5, batch, *shape), 2)
+    curvature = Curvature.start(spectral(shape), s[0])
+    for one_s, one_y in zip(s, y + 0.2 * s, strict=True):
+        curvature = curvature.updated(one_s, one_y, memory=3)
+    for i in range(batch):
+        root = matrix(curvature.draw, shape, i, batch)
+        found = matrix(curvature.product, shape, i, batch)
+        torch.testing.assert_close(root @ root.mT, found, rtol=1e-9, atol=1e-9)
 
 
 def test_curvature_forgets_the_oldest_pairs() -> None:
@@ -224,17 +223,11 @@ def test_minibatches_and_encoded_shots_are_unbiased(n: int) -> None:
         assert not torch.allclose(gradients[0], f(x)[1])
 
 
-def test_shots_of_weighted_and_perturbed_objectives_keep_their_own() -> None:
-    f = objective(weights=normal((3, 6, 1), 8).abs()).perturbed(normal((2, 3, 6, 10), 5))
+def test_shots_of_weighted_objectives_keep_their_own() -> None:
+    f = objective(weights=normal((3, 6, 1), 8).abs())
     x = models()
     parts = [f.shots([s])(x)[0] / 3 for s in range(3)]
     torch.testing.assert_close(sum(parts), f(x)[0])
-
-
-def test_perturbed_data_have_the_noise_of_the_data() -> None:
-    f = objective()
-    e = normal((400, 3, 6, 10), 5)
-    torch.testing.assert_close(f.perturbed(e).y, f.y + 0.5 * e)
 
 
 def test_low_passed_objectives_count_what_is_left() -> None:
@@ -323,7 +316,7 @@ def test_the_result_is_labelled() -> None:
     assert attrs["invdiff_seed"] == 1
     assert attrs["invdiff_noise_std"] == 100.0
     assert attrs["invdiff_iterations"] == 4
-    assert attrs["invdiff_adjoint_solves"] == 2 + 3 * (2 + 4 * 2)  # of two shots
+    assert attrs["invdiff_adjoint_solves"] == 3 * (2 + 2 + 4 * 2)  # of two shots
     assert attrs["invdiff_forward_solves"] == attrs["invdiff_adjoint_solves"] + 3 * 2
     assert attrs["invdiff_method"].startswith("AnnealedPosterior(steps=4")
     assert attrs["invdiff_prior"] == repr(WAVES.prior)
@@ -349,7 +342,7 @@ def test_one_member_has_no_spread() -> None:
 def test_the_truth_has_a_misfit_of_one() -> None:
     """Seen by a run that cannot move: 1 to the spread of a chi-square of 120 data, 0.13."""
     truth = WAVES.operator.domain.to_dataarray(WAVES.truth, "velocity")
-    method = AnnealedPosterior(1, highest=1e-6, lowest=1e-6, fit=None)
+    method = AnnealedPosterior(1, highest=1e-6, lowest=1e-6, fit=None, scatter=0.0)
     result = short(start=truth, method=method)
     np.testing.assert_allclose(result["velocity"], truth.expand_dims(realization=3), rtol=1e-6)
     np.testing.assert_allclose(result["data_misfit"], 1, atol=3 * 0.13)
@@ -369,7 +362,9 @@ def test_without_a_prior_the_method_is_lbfgs() -> None:
 def test_the_default_noise_level_is_that_of_the_traces() -> None:
     bare = short(y=WAVES.y.drop_attrs(), noise_std=100.0)
     xr.testing.assert_identical(bare, short())
-    assert not bare.velocity.equals(short(noise_std=50.0).velocity)
+    # Models that do not explain the data yet are the same: `T` takes the residual for the noise.
+    ratio = short(noise_std=50.0).data_misfit / bare.data_misfit
+    np.testing.assert_allclose(ratio, 4.0, rtol=1e-3)
 
 
 def test_axes_are_found_by_name() -> None:
@@ -531,11 +526,12 @@ def test_a_muted_shot_says_nothing() -> None:
 def test_the_shipped_prior_draws_models_that_explain_real_waves() -> None:
     operator, y, truth, start = seismic(torch.float32)
     prior = hub.load("velocity-2d").on(operator.domain)
-    method = AnnealedPosterior(12, highest=200.0, lowest=20.0, fit=LBFGS(8, bands=(8.0,)))
+    fit = AnnealedMode(8, fit=LBFGS(8, bands=(8.0,)))
+    method = AnnealedPosterior(4, lowest=20.0, fit=fit, scatter=100.0)
     result = invert(y, operator, prior, start=start, seed=0, realizations=2, method=method)
     assert result["velocity"].dtype == np.float32
     assert result.attrs["invdiff_prior"].startswith("velocity-2d@sha256:")
-    assert result.misfit_history.sizes["iteration"] == 13
+    assert result.misfit_history.sizes["iteration"] == 5
     residual = operator(torch.from_numpy(start.values)[None])[0].numpy() - y.values
     before = float((residual**2).mean()) / y.noise_std**2
     assert bool((result["data_misfit"] < 0.3 * before).all())

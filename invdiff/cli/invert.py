@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -38,6 +37,7 @@ Band = Annotated[list[float] | None, typer.Option(help="Data below it first, Hz;
 Absorbing = Annotated[int, typer.Option(help="Cells of the absorbing layers.")]
 FreeSurface = Annotated[bool, typer.Option("--free-surface", help="The top reflects.")]
 Mute = Annotated[float, typer.Option(help="Leave out traces nearer to the source, m.")]
+Relative = Annotated[float, typer.Option(help="Errors of modelling, of the traces' amplitude.")]
 Ricker = Annotated[float | None, typer.Option(help="Peak of the wavelet if the file has none, Hz.")]
 Depths = Annotated[bool, typer.Option("--elevation-is-depth", help="Of SEG-Y: z downwards.")]
 MaxSolves = Annotated[int, typer.Option(help="Forward solves of a member, each with its adjoint.")]
@@ -57,9 +57,10 @@ def invert(
     noise_std: NoiseStd = None,
     bounds: Bounds = (1400.0, 5000.0),
     band: Band = None,
-    absorbing: Absorbing = 40,
+    absorbing: Absorbing = 60,
     free_surface: FreeSurface = False,
     mute: Mute = 25.0,
+    relative_error: Relative = 0.05,
     ricker: Ricker = None,
     elevation_is_depth: Depths = False,
     max_solves: MaxSolves = 1500,
@@ -70,8 +71,9 @@ def invert(
     """Draw velocity models from the traces of a seismic line, in single precision."""
     with errors_to_exit_code():
         from invdiff.cli import seismic
+        from invdiff.invert import amplitude_weights, near_offset_mute
         from invdiff.invert import invert as draw
-        from invdiff.invert.mute import near_offset_mute
+        from invdiff.invert.verb import noise_level
         from invdiff.io import check_output, write_result
         from invdiff.operators.seismic import Boundary
         from invdiff.priors import hub
@@ -84,7 +86,11 @@ def invert(
         operator = seismic.acoustic(
             survey, model, bounds=bounds, boundary=boundary, n_threads=threads
         )
-        y, weights = seismic.traces(line, operator), near_offset_mute(line, mute)
+        y = seismic.traces(line, operator)
+        noise = noise_level(y, noise_std)
+        weights = near_offset_mute(line, mute) * amplitude_weights(
+            y, noise, relative=relative_error
+        )
         frequency = band[0] if band else seismic.peak_frequency(survey)
         _warn_if_skipped(operator, model, y, weights=weights, frequency=frequency)
         result = draw(
@@ -95,7 +101,7 @@ def invert(
             seed=seed,
             method=_method(max_solves // survey.n_shots, band, has_prior=not no_prior),
             realizations=realizations,
-            noise_std=noise_std,
+            noise_std=noise,
             weights=weights,
             max_solves=max_solves,
             checkpoint=checkpoint,
@@ -109,17 +115,13 @@ def invert(
 
 
 def _method(n_gradients: int, band: list[float] | None, *, has_prior: bool) -> Method:
-    """The verb's defaults, with as many steps as the budget pays for, and bands."""
+    """The verb's, with as many steps as the budget pays for, and bands."""
     from invdiff.invert import LBFGS, AnnealedPosterior
 
     bands = tuple(band or ())
     if not has_prior:
         return LBFGS(steps=max(n_gradients, 1), bands=bands)
-    usual = AnnealedPosterior()
-    # A third for the levels; the fit's line searches and the curvature take gradients too.
-    levels = max(min(usual.steps, n_gradients // 3), 1)
-    fit = LBFGS(steps=max(min(80, int(0.8 * (n_gradients - levels - 3))), 1), bands=bands)
-    return replace(usual, steps=levels, fit=fit)
+    return AnnealedPosterior.within(n_gradients, bands=bands)
 
 
 def _warn_if_skipped(

@@ -14,7 +14,7 @@ from invdiff.calibration import coverage
 from invdiff.demo.line import FREQUENCY, Line, folded_and_faulted, simulate_line
 from invdiff.demo.members import check_members
 from invdiff.diagnose import cycle_skipping, model_errors, spread_figures
-from invdiff.invert import LBFGS, AnnealedPosterior, invert
+from invdiff.invert import LBFGS, AnnealedPosterior, amplitude_weights, invert
 from invdiff.io import check_output, survey_dataset, write_result, write_survey
 from invdiff.plot import inversion_figure, save_figure
 from invdiff.priors import hub
@@ -23,7 +23,7 @@ __all__ = ["FWIReport", "Score", "run_fwi_demo"]
 
 SCALE = (1500.0, 4500.0)  # of SSIM, m/s
 BANDS = (0.4 * FREQUENCY, 0.67 * FREQUENCY)  # Hz: low frequencies first
-METHOD = AnnealedPosterior(fit=LBFGS(steps=80, bands=BANDS))
+METHOD = AnnealedPosterior.within(48, bands=BANDS)
 SHOT = 1  # in the picture
 
 
@@ -91,7 +91,7 @@ def run_fwi_demo(
         seed=seed,
         method=method,
         realizations=realizations,
-        weights=line.weights,
+        weights=data_weights(line),
         progress=progress,
     )
     n_solves = int(result.attrs["invdiff_adjoint_solves"])
@@ -131,10 +131,15 @@ def without_prior(line: Line, n_solves: int, *, seed: int, progress: bool) -> xr
         seed=seed,
         method=LBFGS(steps=n_solves // line.operator.n_shots, bands=BANDS),
         realizations=1,
-        weights=line.weights,
+        weights=data_weights(line),
         max_solves=n_solves,
         progress=progress,
     )
+
+
+def data_weights(line: Line) -> xr.DataArray:
+    """No near offsets, and reflections beside direct waves."""
+    return line.weights * amplitude_weights(line.pressure, line.pressure.attrs["noise_std"])
 
 
 def predictions(line: Line, result: xr.Dataset, survey: xr.Dataset) -> dict[str, xr.DataArray]:

@@ -3,8 +3,8 @@
 =====================  ============================================================================
 method                 what it is
 =====================  ============================================================================
-`AnnealedPosterior`    draws of the posterior given a diffusion prior; the default with a prior
-`AnnealedMode`         the same without randomness: one best model
+`AnnealedPosterior`    draws, given a diffusion prior, from scattered starts; the default
+`AnnealedMode`         the same without draws: one best model
 `REDDiffusion`         Adam on misfit and denoising residual (Shan et al. 2026)
 `LBFGS`, `Adam`        classical, with penalties such as `total_variation`; default without a prior
 =====================  ============================================================================
@@ -15,6 +15,7 @@ from invdiff.invert.classic import LBFGS, Adam, total_variation
 from invdiff.invert.objective import Objective
 from invdiff.invert.red import REDDiffusion
 from invdiff.invert.shots import AllShots, Encoded, Minibatch
+from invdiff.invert.traces import amplitude_weights, near_offset_mute
 from invdiff.invert.verb import invert
 
 __all__ = [
@@ -27,6 +28,8 @@ __all__ = [
     "Minibatch",
     "Objective",
     "REDDiffusion",
+    "amplitude_weights",
     "invert",
+    "near_offset_mute",
     "total_variation",
 ]

@@ -5,28 +5,26 @@ denoised, which gives what the prior expects of its surroundings, ``N(m, C)`` wi
 E[x_0|x_t]``, ``C = Cov[x_0|x_t]``. The next ``x`` minimises the randomised objective (randomise,
 then optimise: Bardsley et al. 2014, doi 10.1137/140964023)::
 
-    f(x; y + e_y) / T + |C^(-1/2) (x - m) - e_x|^2 / 2
+    f(x) / T - e_y . x + |C^(-1/2) (x - m) - e_x|^2 / 2,    e_y ~ N(0, B / T), e_x ~ N(0, I)
 
-for one quasi-Newton step: ``f`` is replaced by its quadratic model with the curvature learned from
-all gradients so far, ``C`` is exact, and the quadratic is solved by conjugate gradients, which cost
-no wave solve. So every level takes a single gradient, and nothing learned of ``f`` is lost from one
-level to the next, as it is when an optimiser is started anew at each.
+for one quasi-Newton step: ``f`` is replaced by its quadratic model with the curvature ``B`` learned
+from all gradients so far, ``C`` is exact, and the quadratic is solved by conjugate gradients, which
+cost no wave solve. So every level takes a single gradient, and nothing learned of ``f`` is lost
+from one level to the next, as it is when an optimiser is started anew at each. ``e_y`` is what
+noise of the data would add to the gradient, drawn from the curvature and not from the operator.
 
 ``T = max(1, 2 f / n_data)`` makes the noise as large as the residual while a model cannot explain
-the data: the profile likelihood of an unknown noise level. As ``f`` is of perturbed data, ``T``
-is about 2, not 1, where a member explains them, and so is the misfit that ``misfit_history`` tells.
-``e_y`` is drawn once a member, ``e_x`` and the noise of ``x_t`` at each level. The first curvature
-is a Gauss-Newton Hessian of stationary correlation, estimated by pulling back white data
-(`Objective.hessian`).
+the data: the profile likelihood of an unknown noise level. The first curvature is a Gauss-Newton
+Hessian of stationary correlation, estimated by pulling back white data (`Objective.hessian`).
 
-Members start around a model that a classical fit has found, from draws of what the prior holds
-possible there at the highest level: a start of its own for each member is what keeps them apart
-where the data say little. (From the starting model itself, 50 levels were too few for a fit.)
+A classical fit comes first: from the starting model itself, 50 levels were too few. Draws begin
+where an `AnnealedMode` has ended, with the curvature it learned. Each member goes all of that way
+alone, from a draw of what the prior holds possible around the starting model: where the data say
+little, and where waves have more than one minimum, that is what keeps members apart.
 
-Approximate: with linear data and an exact prior the total variance is 1.4 times that of the
-posterior, for ``T`` and for the one ``e_y`` of all levels, and the mean a quarter of a standard
-deviation off (`tests/test_invert.py`). In full waveform inversion, whose members a few dozen levels
-move little, spreads are too narrow all the same: see `benchmarks/fwi.py`, and widen intervals by
+With linear data and an exact prior the draws are the posterior's (`tests/test_invert.py`). In full
+waveform inversion, where what is left is mostly the error of a minimum and not of noise, spreads
+are too narrow: see `benchmarks/fwi.py`, and widen intervals by
 `invdiff.calibration.conformal_factor`. Cost: the fit; then a forward and an adjoint solve a shot
 and level, a network pass, and the solve of the quadratic.
 """
@@ -35,13 +33,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.covariance import SpectralCovariance
+from invdiff.covariance import Covariance, SpectralCovariance
 from invdiff.errors import InputError
 from invdiff.grid import Grid
 from invdiff.invert.classic import LBFGS
@@ -60,12 +58,12 @@ _STREAM_STATE, _STREAM_PRIOR, _STREAM_DATA, _STREAM_START = 0, 1, 2, 4
 
 
 @dataclass(frozen=True)
-class AnnealedPosterior:
-    """One draw of the posterior a member.
+class AnnealedMode:
+    """One best model, close to the posterior's mode: no draws.
 
     Args:
         steps: number of noise levels.
-        highest: first noise level, m/s: about the error of the starting model.
+        highest: first noise level, m/s: about the error of what ``fit`` finds.
         lowest: last one, m/s.
         bands: ``(noise level, frequency)``, falling levels and rising frequencies: data are
             low-passed at the frequency (Hz) until the level is reached.
@@ -73,22 +71,22 @@ class AnnealedPosterior:
         memory: pairs of which curvature is made.
         damping: of the first steps; it falls while the quadratic model foretells the misfit.
         max_iterations: of the conjugate gradients.
-        fit: finds a model that explains the data, around which members are scattered; members that
-            start alike share it. None to scatter them around the start.
+        fit: finds a model that explains the data, where the levels begin; members that start alike
+            share it. None to begin at the start.
 
     Raises:
         InputError: levels that do not fall.
     """
 
-    steps: int = 40
-    highest: float = 400.0
+    steps: int = 50
+    highest: float = 100.0
     lowest: float = 15.0
     bands: tuple[tuple[float, float], ...] = ()
     shots: Shots = field(default_factory=AllShots)
     memory: int = 50
     damping: float = 16.0
     max_iterations: int = 60
-    fit: LBFGS | None = field(default_factory=lambda: LBFGS(steps=80))
+    fit: LBFGS | AnnealedMode | None = field(default_factory=lambda: LBFGS(steps=60))
 
     needs_prior = True
 
@@ -98,49 +96,51 @@ class AnnealedPosterior:
                 "noise levels do not fall", got=self, expected="steps >= 1, 0 < lowest <= highest"
             )
 
+    @classmethod
+    def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
+        """With the steps that so many gradients a member pay for, and bands of the fit, Hz."""
+        # The fit's line searches take a few more than its steps.
+        fit = LBFGS(steps=max(n_gradients // 2, 1), bands=bands)
+        return cls(steps=max(2 * n_gradients // 5, 1), fit=fit)
+
     @property
     def levels(self) -> np.ndarray:
         """Noise levels, m/s."""
         return np.geomspace(self.highest, self.lowest, self.steps)
 
     def init(self, setting: Setting) -> InversionState:
-        """The fit, misfit and curvature there: two evaluations more."""
+        """The fit, and misfit and curvature there."""
         # Members that start alike share what depends on the start alone.
-        starts = setting.start
+        starts = self._starts(setting)
         starts = starts[:1] if bool((starts == starts[:1]).all()) else starts
-        fitted, n_fit = self._fitted(setting, starts)
-        base = setting.objective.hessian(fitted, setting.noise)
-        x = self._scattered(setting, fitted.expand_as(setting.start))
+        fitted, curvature, damping, n_shared = self._fitted(setting, starts)
+        x = fitted.expand_as(setting.start)
         objective = self._objective(setting, 0)
-        f, g = objective(x)
-        damping = torch.full((len(x),), self.damping, dtype=torch.float64)
-        n_own = objective.n_shots
-        n_shared = n_fit + setting.objective.n_shots
+        f, g = objective(fitted)
+        n_shared += objective.n_shots
+        f, damping, g = f.expand(len(x)), damping.expand(len(x)), g.expand_as(x)
         shared = torch.tensor(n_shared if len(starts) == 1 else 0)
-        memory = _remember(f, g, Curvature.start(base, x), damping) | {"shared_solves": shared}
-        return InversionState.at(
-            x, 2 * f / objective.n_data, solves=n_shared + n_own, memory=memory
-        )
+        memory = _remember(f, g, curvature.expand(len(x)), damping) | {"shared_solves": shared}
+        return InversionState.at(x, 2 * f / objective.n_data, solves=n_shared, memory=memory)
 
-    def _fitted(self, setting: Setting, starts: Tensor) -> tuple[Tensor, int]:
-        """Models that explain the data, and the solves of each."""
-        if self.fit is None:
-            return starts, 0
-        alone = setting._replace(start=starts, members=range(len(starts)))
-        *_, last = descend(self.fit, alone, max_solves=setting.max_solves)
-        return last.x, last.solves
+    def _starts(self, setting: Setting) -> Tensor:
+        return setting.start
 
-    def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
-        """Draws of what the prior holds possible around models, at the highest level."""
-        prior = setting.prior
-        assert prior is not None
-        t = prior.schedule.time(torch.tensor(self.highest, dtype=torch.float64))
-        e_t = self._noise(setting, prior.grid, 0, stream=_STREAM_START)
-        e_x = self._noise(setting, prior.grid, 1, stream=_STREAM_START)
-        with torch.no_grad():
-            x_t = float(prior.schedule.alpha(t)) * (x + self.highest * e_t)
-            mean, covariance = prior.moments(x_t, t)
-            return (mean + covariance.draw(e_x)).clamp(*setting.objective.bounds)
+    def _fitted(self, setting: Setting, starts: Tensor) -> tuple[Tensor, Curvature, Tensor, int]:
+        """Models that explain the data, their curvature and damping, and the solves of each."""
+        x, n_solves = starts, 0
+        if self.fit is not None:
+            alone = setting._replace(start=starts, members=range(len(starts)))
+            # Line searches may take more than a solve a step: they leave the levels theirs.
+            levels = (self.steps + 2) * setting.objective.n_shots
+            budget = max(setting.max_solves - levels, setting.max_solves // 2)
+            *_, last = descend(self.fit, alone, max_solves=budget)
+            x, n_solves = last.x, last.solves
+            if isinstance(self.fit, AnnealedMode):
+                return x, *_recall(last.memory)[2:], n_solves
+        curvature = Curvature.start(setting.objective.hessian(x, setting.noise), x)
+        damping = torch.full((len(x),), self.damping, dtype=torch.float64)
+        return x, curvature, damping, n_solves + setting.objective.n_shots
 
     def cost(self, setting: Setting, state: InversionState) -> int:
         """One evaluation, two where the objective changes."""
@@ -161,9 +161,10 @@ class AnnealedPosterior:
         spent += objective.n_shots
         curvature = curvature.updated(x - state.x, g_new - g, memory=self.memory)
         # A model that foretold the misfit badly is taken to be stiffer than it was learned to be.
-        missed = f_new > foretold + 0.25 * (f - foretold).abs() + 0.05 * f
+        explained = heat * objective.n_data / 2  # f, or what noise alone makes
+        missed = f_new > foretold + 0.25 * (f - foretold).abs() + 0.05 * explained
         damping = torch.where(missed, 4 * damping, (0.6 * damping).clamp_min(1.0))
-        worse = f_new > 1.1 * f + 0.1 * objective.n_data
+        worse = f_new > f + 0.2 * explained
         keep = per_member(worse, x)
         memory = _remember(
             torch.where(worse, f, f_new), torch.where(keep, g, g_new), curvature, damping
@@ -186,23 +187,24 @@ class AnnealedPosterior:
             def normal(u: Tensor) -> Tensor:
                 return u + covariance.sqrt_adjoint(quadratic.product(covariance.sqrt(u)))
 
-            slope = quadratic.product(state.x - mean) - quadratic.slope
+            e_y = self._noise(setting, prior.grid, state.step, stream=_STREAM_DATA).double()
+            # Fresh noise of the data, pulled back by the curvature instead of by the operator.
+            pull = quadratic.curvature.draw(e_y) / per_member(quadratic.heat, e_y).sqrt()
+            slope = quadratic.product(state.x - mean) - quadratic.slope + pull.to(e_x)
+            target = covariance.coordinates(e_x) + covariance.sqrt_adjoint(slope)
+            # From where the member is: a solve that stops early is then a shorter step, no leap.
+            here = _coordinates(covariance, state.x - mean, self.max_iterations)
             solution = conjugate_gradient(
-                normal,
-                covariance.coordinates(e_x) + covariance.sqrt_adjoint(slope),
-                rtol=1e-3,
-                max_iterations=self.max_iterations,
+                normal, target - normal(here), rtol=1e-3, max_iterations=self.max_iterations
             )
-            return mean + covariance.sqrt(solution.x)
+            return mean + covariance.sqrt(here + solution.x)
 
     def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:
-        return setting.noise(grid, setting.members, step, stream=stream).to(setting.start)
+        return setting.start.new_zeros((len(setting.members), *grid.shape))
 
     def _objective(self, setting: Setting, step: int) -> Objective:
-        """Perturbed data, in the band and of the shots of this step."""
+        """In the band and of the shots of this step."""
         objective = setting.objective
-        e_y = self._noise(setting, objective.operator.range, 0, stream=_STREAM_DATA)
-        objective = objective.perturbed(e_y)
         frequency = self._frequency(step)
         if frequency is not None:
             objective = objective.below(frequency)
@@ -218,14 +220,47 @@ class AnnealedPosterior:
         return self._frequency(step) != self._frequency(step - 1) or self.shots.is_new(step)
 
 
-class AnnealedMode(AnnealedPosterior):
-    """The same without any draw: a single best model, close to the posterior's mode."""
+@dataclass(frozen=True)
+class AnnealedPosterior(AnnealedMode):
+    """One draw a member.
+
+    Args:
+        scatter: noise level of the starts, m/s, about the error of the starting model: members
+            start from draws of what the prior holds possible around it. 0 to start all from it.
+    """
+
+    steps: int = 15
+    fit: LBFGS | AnnealedMode | None = field(
+        default_factory=lambda: AnnealedMode(steps=40, fit=LBFGS(steps=40))
+    )
+    scatter: float = 400.0
+
+    @classmethod
+    def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
+        """With the steps that so many gradients a member pay for, and bands of the fit, Hz."""
+        fit = AnnealedMode.within(7 * n_gradients // 8, bands=bands)
+        return cls(steps=max(n_gradients // 8, 1), fit=fit)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scatter < 0:
+            raise InputError("no scatter", got=self, expected="scatter >= 0, in m/s")
+
+    def _starts(self, setting: Setting) -> Tensor:
+        if not self.scatter:
+            return setting.start
+        prior = setting.prior
+        assert prior is not None
+        t = prior.schedule.time(torch.tensor(self.scatter, dtype=torch.float64))
+        e_t = self._noise(setting, prior.grid, 0, stream=_STREAM_START)
+        e_x = self._noise(setting, prior.grid, 1, stream=_STREAM_START)
+        with torch.no_grad():
+            x_t = float(prior.schedule.alpha(t)) * (setting.start + self.scatter * e_t)
+            mean, covariance = prior.moments(x_t, t)
+            return (mean + covariance.draw(e_x)).clamp(*setting.objective.bounds)
 
     def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:
-        return setting.start.new_zeros((len(setting.members), *grid.shape))
-
-    def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
-        return x.clone()
+        return setting.noise(grid, setting.members, step, stream=stream).to(setting.start)
 
 
 class _Quadratic(NamedTuple):
@@ -251,6 +286,16 @@ class _Quadratic(NamedTuple):
         """What the undamped model foretells of the misfit at ``x``, ``(batch,)``."""
         d = (x - self.x).double()
         return inner(self.g, d) + inner(d, self.curvature.product(d)) / 2
+
+
+def _coordinates(covariance: Covariance, v: Tensor, max_iterations: int) -> Tensor:
+    """``u`` of least squares with ``L u = v``."""
+    return conjugate_gradient(
+        lambda u: covariance.sqrt_adjoint(covariance.sqrt(u)),
+        covariance.sqrt_adjoint(v),
+        rtol=1e-3,
+        max_iterations=max_iterations,
+    ).x
 
 
 def _remember(f: Tensor, g: Tensor, curvature: Curvature, damping: Tensor) -> dict[str, Tensor]:

@@ -59,11 +59,34 @@ class Curvature:
             kept.append(torch.cat([old, moved[:, None]], dim=1)[:, -memory:])
         return Curvature(self.base, *kept)
 
+    def expand(self, batch: int) -> Curvature:
+        """That of one member for as many."""
+        if len(self.s) == batch:
+            return self
+        return Curvature(
+            self.base.take(torch.zeros(batch, dtype=torch.long)),
+            *(a.expand(batch, -1, -1, -1) for a in (self.s, self.y)),
+        )
+
     def product(self, v: Tensor) -> Tensor:
         """``B v`` of ``(batch, nz, nx)``, double."""
         v = v.double()
         minus, plus = self._factors
         return self.base(v) - _project(minus, v) + _project(plus, v)
+
+    def draw(self, e: Tensor) -> Tensor:
+        """``N(0, B)`` of standard normal ``e``: ``B_+ = A B A^T``, ``A = I + (b - a) s^T / c``.
+
+        ``a`` and ``b`` are the factors of an update, ``c^2 = s^T B s``.
+        """
+        w = self.base.draw(e.double())
+        minus, plus = self._factors
+        for k in range(self.s.shape[1]):
+            s = self.s[:, k]
+            c = _dot(minus[:, k], s)  # (B s)^T s / c
+            along = torch.where(c > 0, _dot(s, w) / c.clamp_min(1e-300), 0.0)
+            w = w + (plus[:, k] - minus[:, k]) * along
+        return w
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:

@@ -58,7 +58,7 @@ class Objective:
 
     Args:
         operator: ``F``.
-        y: data, ``(shot, receiver, time)``, or one set a member.
+        y: data, ``(shot, receiver, time)``.
         misfit: of the traces of a shot; minus their log-likelihood where an ensemble is drawn.
         noise_std: of a sample.
         n_data: samples that count, as a chi-square counts them.
@@ -123,14 +123,6 @@ class Objective:
         values, gradients = self.operator.misfit_and_gradient(x, self.y, misfit=self.misfit)
         return self.scale * values, self.scale * gradients
 
-    def perturbed(self, e: Tensor) -> Objective:
-        """With data of their own for each member: noise of the data's level is added.
-
-        Args:
-            e: standard normal, ``(batch, shot, receiver, time)``.
-        """
-        return replace(self, y=self.y + self.noise_std * e)
-
     def hessian(self, x: Tensor, noise: NoiseField) -> SpectralCovariance:
         r"""Gauss-Newton Hessian ``J^T J / noise_std^2`` at models, as ``D F^H S F D``.
 
@@ -189,7 +181,7 @@ class Objective:
         return replace(
             self,
             operator=self.operator.shots(indices),
-            y=self.y[..., list(indices), :, :],
+            y=self.y[list(indices)],
             misfit=self.misfit.shots(indices),
             scale=self.scale * n / len(indices),
         )
@@ -214,7 +206,7 @@ class Objective:
         return replace(
             self,
             operator=self.operator.encoded(weights),
-            y=torch.einsum("sj,...jrt->...srt", code, self.y),
+            y=torch.einsum("sj,jrt->srt", code, self.y),
             scale=self.scale / len(weights),
         )
 

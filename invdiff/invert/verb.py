@@ -30,7 +30,7 @@ from invdiff.protocols import Prior
 from invdiff.provenance import describe
 from invdiff.samplers.drive import member_numbers
 
-__all__ = ["invert"]
+__all__ = ["invert", "noise_level"]
 
 
 def invert(
@@ -92,7 +92,7 @@ def invert(
     members = member_numbers(realizations, 1)
     method = method or (LBFGS() if prior is None else AnnealedPosterior())
     _check_prior(method, prior, operator)
-    noise = _noise_level(y, noise_std)
+    noise = noise_level(y, noise_std)
     data = operator.range.to_tensor(y, name=f"data {y.name!r}")
     mute = None if weights is None else _weights(weights, operator.range)
     objective = Objective.gaussian(operator, data, noise, misfit=misfit, weights=mute)
@@ -165,7 +165,12 @@ def _check_prior(method: Method, prior: Prior | None, operator: WaveOperator) ->
         )
 
 
-def _noise_level(y: xr.DataArray, noise_std: float | None) -> float:
+def noise_level(y: xr.DataArray, noise_std: float | None) -> float:
+    """``noise_std``, or that of the traces.
+
+    Raises:
+        NoiseLevelError: neither is given, or it is not positive.
+    """
     noise = y.attrs.get("noise_std") if noise_std is None else noise_std
     if noise is None or not 0 < float(noise) < np.inf:
         raise NoiseLevelError(
