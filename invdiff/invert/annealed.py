@@ -225,7 +225,7 @@ class AnnealedPosterior(AnnealedMode):
     """One draw a member.
 
     Args:
-        scatter: noise level of the starts, m/s, about the error of the starting model: members
+        scatter: noise level of the starts, m/s, above the error of the starting model: members
             start from draws of what the prior holds possible around it. 0 to start all from it.
     """
 
@@ -233,7 +233,7 @@ class AnnealedPosterior(AnnealedMode):
     fit: LBFGS | AnnealedMode | None = field(
         default_factory=lambda: AnnealedMode(steps=40, fit=LBFGS(steps=40))
     )
-    scatter: float = 400.0
+    scatter: float = 600.0
 
     @classmethod
     def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
