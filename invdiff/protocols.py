@@ -1,7 +1,8 @@
-"""The five small protocols everything else is written against. Structural: no one has to inherit.
+"""The six small protocols everything else is written against. Structural: no one has to inherit.
 
 Operators map fields on ``domain`` to data on ``range``; priors say what ``x_0`` looks like given a
-noisy ``x_t``; terms say how well a field explains something; samplers draw.
+noisy ``x_t``; terms say how well a field explains something; samplers draw; wave operators have
+shots.
 """
 
 from __future__ import annotations
@@ -18,7 +19,16 @@ from invdiff.grid import Grid
 from invdiff.noise import NoiseField, StepNoise
 from invdiff.schedule import Schedule
 
-__all__ = ["BasePrior", "LinearOperator", "Operator", "Prior", "Problem", "Sampler", "Term"]
+__all__ = [
+    "BasePrior",
+    "LinearOperator",
+    "Operator",
+    "Prior",
+    "Problem",
+    "Sampler",
+    "Term",
+    "WaveOperator",
+]
 
 
 @runtime_checkable
@@ -187,6 +197,34 @@ class Sampler(Protocol):
 
     def step(self, model: Prior, noise: NoiseField, state: Any) -> Any:
         """State after one more step; a pure function."""
+        ...
+
+
+class WaveOperator(Protocol):
+    """An operator of several shots, as inversions ask for; `invdiff.operators.seismic.Acoustic`."""
+
+    domain: Grid
+    bounds: tuple[float, float]
+
+    @property
+    def range(self) -> Grid:
+        """Grid of the data, ``(shot, receiver, time)``."""
+        ...
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Data ``(batch, shot, receiver, time)``: one solve a model and shot."""
+        ...
+
+    def misfit_and_gradient(self, x: Tensor, y: Tensor, *, misfit: Any) -> tuple[Tensor, Tensor]:
+        """Misfits ``(batch,)`` and gradients: a forward and an adjoint solve a model and shot."""
+        ...
+
+    def shots(self, indices: Sequence[int]) -> WaveOperator:
+        """The operator of some of the shots."""
+        ...
+
+    def encoded(self, weights: Any) -> WaveOperator:
+        """The operator of simultaneous sources."""
         ...
 
 

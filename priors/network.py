@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.errors import ShapeError
+from invdiff.errors import InputError, ShapeError
 from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
 from invdiff.priors.positions import Centred, Positions
@@ -34,7 +35,7 @@ class NetworkPrior(SpectralPrior):
         offset: field where the network's is zero.
         coordinates: which position channels the network was trained with.
         positions: ``(n_channels, *grid.shape)``; default ``coordinates(grid.shape)``.
-        card: what it was trained on.
+        card: what it was trained on; ``spacing``, if there is one, is that of the cells by dim.
 
     Raises:
         ShapeError: a grid that is not 2-D, or positions of another shape.
@@ -81,7 +82,12 @@ class NetworkPrior(SpectralPrior):
         return f"NetworkPrior({self.card.get('name', 'unnamed')!r}, {self.grid})"
 
     def on(self, grid: Grid, window: tuple[slice, ...] | None = None) -> NetworkPrior:
-        """The same network on another grid, or on a window of it."""
+        """The same network on another grid, or on a window of it.
+
+        Raises:
+            InputError: a grid with other cells than those of the card's ``spacing``.
+        """
+        _check_spacing(self.card.get("spacing"), grid)
         positions = self.coordinates(grid.shape)
         if window is not None:
             positions = positions[(slice(None), *window)]
@@ -132,3 +138,18 @@ class NetworkPrior(SpectralPrior):
     def power(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
         """From the table."""
         return self.spectra.at(self.levels(t)[1] / self.scale, shape)
+
+
+def _check_spacing(spacing: object, grid: Grid) -> None:
+    """A network knows its cells, not metres."""
+    if not isinstance(spacing, Mapping):
+        return
+    for dim, step in spacing.items():
+        values = np.asarray(grid.coords.get(dim, ()), np.float64)
+        if len(values) > 1 and not np.allclose(np.diff(values), step, rtol=0.01):
+            raise InputError(
+                f"the prior is of other cells along {dim!r}",
+                got=f"cells of {np.diff(values).min():g} to {np.diff(values).max():g}",
+                expected=f"cells of {step:g}",
+                mend="Interpolate the start onto such a grid, or train a prior for yours.",
+            )

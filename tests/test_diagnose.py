@@ -4,12 +4,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 from scipy.stats import binom, chi2, spearmanr
 
-from invdiff.diagnose import cycle_skipping, data_fit, model_errors, spread_figures
+from invdiff.diagnose import (
+    cycle_skipping,
+    data_fit,
+    illumination,
+    model_errors,
+    spread_figures,
+)
 from invdiff.errors import InputError, NoiseLevelError, NonFiniteError, ShapeError
 from invdiff.misfit import lowpass
+from tests.closed_form import normal
+from tests.linear_waves import LinearWaves
 
 DT, F = 0.004, 5.0
 NOISE = np.random.default_rng(0).standard_normal((3, 4, 500))
@@ -223,3 +232,23 @@ def test_bad_ensembles() -> None:
         spread_figures(members.rename(x="y"), truth)
     with pytest.raises(InputError, match="no ranks"):
         spread_figures(members.isel(z=[0] * 40, x=[0] * 40), truth)
+
+
+# ---------------------------------------------------------------- illumination
+
+
+def test_illumination_is_the_root_of_the_diagonal_of_the_normal_matrix() -> None:
+    """Of an operator that sees the right half better, and one shot of which is muted."""
+    sight = torch.linspace(1.0, 3.0, 16, dtype=torch.float64)
+    matrices = sight * normal((40, 8, 16, 16, 16), 1)
+    operator = LinearWaves(matrices)
+    model = operator.domain.to_dataarray(torch.full((16, 16), 2500.0, dtype=torch.float64), "v")
+    weights = xr.DataArray(np.r_[0.0, np.ones(39)], dims="shot")
+    found = illumination(operator, model, weights=weights)
+    exact = matrices[1:].square().sum((0, 1, 2)).sqrt()
+    # 39 draws, smoothed over about 4 pi 3^2 cells; edges are smoothed into.
+    np.testing.assert_allclose(found[:, 3:-3].mean("z"), exact[:, 3:-3].mean(0), rtol=0.06)
+    assert found.dims == ("z", "x")
+    assert dict(operator.solves) == {"forward": 40, "adjoint": 40}
+    with pytest.raises(InputError, match="smoothing"):
+        illumination(operator, model, smoothing=0.0)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from invdiff.errors import ShapeError
+from invdiff.errors import InputError, ShapeError
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.noise import NoiseField
@@ -233,6 +233,17 @@ def test_on_another_grid_and_on_a_window() -> None:
     torch.testing.assert_close(found, expected)
     centred = prior.on(part.grid).denoise(x_t, time(1.0))
     assert not torch.allclose(centred, part.denoise(x_t, time(1.0)), atol=1e-4)
+
+
+def test_cells_of_another_size_are_refused() -> None:
+    prior = tiny.prior()
+    prior.card["spacing"] = {prior.grid.dims[1]: 10.0}
+    axes = {d: np.arange(24) * 20.0 for d in prior.grid.dims}
+    grid = Grid(prior.grid.dims, (24, 24), prior.grid.dtype, axes)
+    with pytest.raises(InputError, match="cells of 20 to 20; expected cells of 10"):
+        prior.on(grid)
+    prior.card["spacing"] = {prior.grid.dims[1]: 20.0}
+    assert prior.on(grid).grid == grid
 
 
 def test_moving_a_prior_keeps_its_place() -> None:

@@ -71,7 +71,6 @@ def invert(
     """Draw velocity models from the traces of a seismic line, in single precision."""
     with errors_to_exit_code():
         from invdiff.cli import seismic
-        from invdiff.invert import amplitude_weights, near_offset_mute
         from invdiff.invert import invert as draw
         from invdiff.invert.verb import noise_level
         from invdiff.io import check_output, write_result
@@ -88,9 +87,7 @@ def invert(
         )
         y = seismic.traces(line, operator)
         noise = noise_level(y, noise_std)
-        weights = near_offset_mute(line, mute) * amplitude_weights(
-            y, noise, relative=relative_error
-        )
+        weights = seismic.weights(line, y, noise, mute=mute, relative_error=relative_error)
         frequency = band[0] if band else seismic.peak_frequency(survey)
         _warn_if_skipped(operator, model, y, weights=weights, frequency=frequency)
         result = draw(

@@ -10,10 +10,11 @@ import xarray as xr
 
 from invdiff.errors import InputError
 from invdiff.grid import Grid
+from invdiff.invert import amplitude_weights, near_offset_mute
 from invdiff.io import open_result, read_segy, read_survey, survey_arrays
 from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Threads, ricker
 
-__all__ = ["acoustic", "peak_frequency", "read_line", "read_start", "traces"]
+__all__ = ["acoustic", "peak_frequency", "read_line", "read_start", "traces", "weights"]
 
 _UNITS = {"z": ("m",), "x": ("m",), "velocity": ("m s-1", "m/s", "m s^-1")}
 
@@ -118,6 +119,14 @@ def traces(line: xr.Dataset, operator: Acoustic) -> xr.DataArray:
     pressure = line["pressure"]
     values = torch.from_numpy(np.array(pressure.values))
     return operator.range.to_dataarray(values, "pressure", attrs=pressure.attrs)
+
+
+def weights(
+    line: xr.Dataset, y: xr.DataArray, noise_std: float, *, mute: float, relative_error: float
+) -> xr.DataArray:
+    """Of the traces: without near offsets, and for errors of modelling."""
+    by_amplitude = amplitude_weights(y, noise_std, relative=relative_error)
+    return near_offset_mute(line, mute) * by_amplitude
 
 
 def peak_frequency(survey: Survey) -> float:

@@ -1,9 +1,17 @@
-"""Did the inversion work? Cycle skipping, data fit, model errors, and what the spread is worth.
+"""Did the inversion work? Cycle skipping, illumination, data fit, errors and worth of the spread.
 
 xarray in, xarray out. Traces have the dims ``shot``, ``receiver``, ``time``, models ``z``, ``x``.
 """
 
+from invdiff.diagnose.illumination import illumination, pulled_back
 from invdiff.diagnose.models import model_errors, spread_figures
 from invdiff.diagnose.traces import cycle_skipping, data_fit
 
-__all__ = ["cycle_skipping", "data_fit", "model_errors", "spread_figures"]
+__all__ = [
+    "cycle_skipping",
+    "data_fit",
+    "illumination",
+    "model_errors",
+    "pulled_back",
+    "spread_figures",
+]

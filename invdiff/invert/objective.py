@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -12,44 +11,18 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from invdiff.covariance import SpectralCovariance
+from invdiff.diagnose import pulled_back
 from invdiff.errors import InputError
 from invdiff.grid import Grid
 from invdiff.misfit import L2, Filtered, Masked, Misfit
 from invdiff.noise import NoiseField
+from invdiff.protocols import WaveOperator
 
-__all__ = ["Objective", "WaveOperator"]
+__all__ = ["Objective"]
 
 _STREAM = 3  # of the illumination's noise
 _SMOOTHING = 3.0  # cells: one draw of e is speckled
 _FLOOR = 1e-3  # of the largest illumination
-
-
-class WaveOperator(Protocol):
-    """What an inversion asks of an operator; `invdiff.operators.seismic.Acoustic` is one."""
-
-    domain: Grid
-    bounds: tuple[float, float]
-
-    @property
-    def range(self) -> Grid:
-        """Grid of the data, ``(shot, receiver, time)``."""
-        ...
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """Data ``(batch, shot, receiver, time)``: one solve a model and shot."""
-        ...
-
-    def misfit_and_gradient(self, x: Tensor, y: Tensor, *, misfit: Any) -> tuple[Tensor, Tensor]:
-        """Misfits ``(batch,)`` and gradients: a forward and an adjoint solve a model and shot."""
-        ...
-
-    def shots(self, indices: Sequence[int]) -> WaveOperator:
-        """The operator of some of the shots."""
-        ...
-
-    def encoded(self, weights: Any) -> WaveOperator:
-        """The operator of simultaneous sources."""
-        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,24 +122,14 @@ class Objective:
 
     def _power_and_std(self, x: Tensor, noise: NoiseField) -> tuple[Tensor, Tensor]:
         """``S`` and ``D`` at one model."""
-        draws = self._pulled_back(x, noise)
+        weights = _weights(self.misfit)
+        e = noise(self.operator.range, [0], 0, stream=_STREAM)[0].to(x)
+        draws = pulled_back(self.operator, x, e if weights is None else weights.to(x) * e)
         squares = gaussian_filter(draws.square().sum(0).numpy(), _SMOOTHING, mode="nearest")
         illumination = torch.from_numpy(squares + _FLOOR * squares.max())
         spectra = torch.fft.fft2(draws / illumination.sqrt(), norm="ortho").abs().square().sum(0)
         power = _radial_mean(spectra)
         return (power / power.mean()).clamp_max(1.0), illumination.sqrt() / self.noise_std
-
-    def _pulled_back(self, x: Tensor, noise: NoiseField) -> Tensor:
-        """``J_s^T e_s`` of each shot, ``(shot, nz, nx)``, double."""
-        grid = self.operator.range
-        e = noise(grid, [0], 0, stream=_STREAM)[0].to(x)
-        pulled = []
-        for shot in range(self.n_shots):
-            weights = _weights(self.misfit.shots([shot]))
-            y = e[shot : shot + 1] * (1.0 if weights is None else weights.to(x))
-            operator = self.operator.shots([shot])
-            pulled.append(operator.misfit_and_gradient(x, y, misfit=_Projection())[1][0])
-        return torch.stack(pulled).double().cpu()
 
     def below(self, frequency: float) -> Objective:
         """With data and prediction low-passed."""
@@ -209,13 +172,6 @@ class Objective:
             y=torch.einsum("sj,jrt->srt", code, self.y),
             scale=self.scale / len(weights),
         )
-
-
-class _Projection(Misfit):
-    """``<p, e>``: its gradient pulls back ``e``."""
-
-    def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
-        return (predicted * observed).sum()
 
 
 def _weights(misfit: Misfit) -> Tensor | None:

@@ -20,13 +20,13 @@ from invdiff.invert.annealed import AnnealedPosterior
 from invdiff.invert.classic import LBFGS
 from invdiff.invert.drive import descend
 from invdiff.invert.method import Method, Setting
-from invdiff.invert.objective import Objective, WaveOperator
+from invdiff.invert.objective import Objective
 from invdiff.invert.state import InversionState
 from invdiff.invert.weighting import misfit_weights
 from invdiff.linalg import squared_norm
 from invdiff.misfit import Misfit
 from invdiff.noise import NoiseField
-from invdiff.protocols import Prior
+from invdiff.protocols import Prior, WaveOperator
 from invdiff.provenance import describe
 from invdiff.samplers.drive import member_numbers
 

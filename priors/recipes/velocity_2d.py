@@ -50,6 +50,7 @@ CARD = {
     f"Seed 0 for training, {SEED_FIT} for spectra, {SEED_JUDGE} for metrics; spectra and metrics "
     "on 70x70 models from the surface.",
     "licence": "BSD-3-Clause; own generator, no outside data",
+    "spacing": {"z": 10.0, "x": 10.0},
     "intended_use": "Research on full waveform inversion of sections from the surface to about "
     "1.3 km on 10 m cells, any size; its geology is drawn, not observed.",
     "recipe": f"python -m invdiff.priors.recipes.velocity_2d; patches with sides of {SIDES} cells; "
