@@ -105,10 +105,7 @@ def invert(
             progress=sys.stderr.isatty(),
         ).assign_attrs(invdiff_input=source.name, invdiff_start=start.name)
         write_result(result, out, overwrite=overwrite)
-        misfit, n = float(result["data_misfit"].mean()), result.attrs["invdiff_adjoint_solves"]
-        typer.echo(
-            f"{out}: {realizations} members, data misfit {misfit:.2f} (1 is expected), {n} solves"
-        )
+        _report(out, result)
 
 
 def _method(n_gradients: int, band: list[float] | None, *, has_prior: bool) -> Method:
@@ -119,6 +116,12 @@ def _method(n_gradients: int, band: list[float] | None, *, has_prior: bool) -> M
     if not has_prior:
         return LBFGS(steps=max(n_gradients, 1), bands=bands)
     return AnnealedPosterior.within(n_gradients, bands=bands)
+
+
+def _report(out: Path, result: xr.Dataset) -> None:
+    misfit, n = float(result["data_misfit"].mean()), result.attrs["invdiff_adjoint_solves"]
+    n_members = result.sizes["realization"]
+    typer.echo(f"{out}: {n_members} members, data misfit {misfit:.2f} (1 is expected), {n} solves")
 
 
 def _warn_if_skipped(
