@@ -290,6 +290,35 @@ def short(waves: WavesProblem = WAVES, **settings) -> xr.Dataset:
     return invert(given.pop("y", waves.y), waves.operator, waves.prior, **given)
 
 
+def test_members_that_start_alike_share_a_fit() -> None:
+    """Of two shots; draws apart from one start know less of how they differ."""
+    fit = AnnealedMode(4, fit=None)
+    shared, own = (short(method=AnnealedPosterior(2, fit=fit, scatter=s)) for s in (0.0, 400.0))
+    levels = 1 + 1 + 4 + 1  # curvature, start and levels of the fit; the start of the draws
+    assert shared.attrs["invdiff_adjoint_solves"] == 2 * (levels + 3 * 2)
+    assert own.attrs["invdiff_adjoint_solves"] == 2 * 3 * (levels + 2)
+    assert float(own["std"].mean()) > float(shared["std"].mean()) > 0
+
+
+def test_levels_go_on_with_the_curvature_of_their_fit() -> None:
+    """The same levels in one run and in two; the second begins as the first ended."""
+    levels = {"highest": 300.0, "lowest": 300.0, "damping": 2.0}
+    whole = short(method=AnnealedMode(6, fit=None, **levels))
+    first = AnnealedMode(4, fit=None, **levels)
+    halves = short(method=AnnealedMode(2, fit=first, **levels))
+    # Solves end at a tolerance, the sooner or later by rounding.
+    np.testing.assert_allclose(halves["velocity"], whole["velocity"], rtol=1e-4)
+    anew = short(start=short(method=first)["mean"], method=AnnealedMode(2, fit=None, **levels))
+    assert float(abs(anew["velocity"] / whole["velocity"] - 1).max()) > 1e-3
+
+
+@pytest.mark.parametrize("method", [AnnealedMode, AnnealedPosterior])
+def test_a_budget_is_spent_and_not_exceeded(method: type[AnnealedMode]) -> None:
+    n = 40
+    result = short(method=method.within(n, bands=(10.0,)), max_solves=2 * n)
+    assert 0.8 * 2 * n < int(result["solves"][-1]) <= 2 * n
+
+
 def test_the_result_is_labelled() -> None:
     result = short()
     dims = {name: variable.dims for name, variable in result.data_vars.items()}
