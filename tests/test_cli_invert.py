@@ -114,9 +114,9 @@ def test_errors_of_modelling_weigh_loud_samples_down(
     paths = stored(tmp_path, survey, start)
     alike = succeeded(paths, *CLASSICAL, "--relative-error", 0)
     weighted = succeeded(paths, *CLASSICAL, "--relative-error", 2, "--overwrite")
-    # What is left of errors twice the amplitude is noise.
-    assert float(alike["misfit_history"][0, 0]) > 1.3
-    assert float(weighted["misfit_history"][0, 0]) == pytest.approx(1.0, abs=0.1)
+    # Where errors are twice the amplitude, mostly noise is left.
+    assert float(alike["misfit_history"][0, 0]) > 1.4
+    assert float(weighted["misfit_history"][0, 0]) < 1.3
 
 
 def test_segy_needs_a_wavelet_and_a_noise_level(
