@@ -5,8 +5,8 @@ et al. 2026): 5 shots, 15 Hz, 10 m cells. Their data are inverted as they are: o
 reproduces them, see the rows ``data``. Arms have 1500 forward solves, each with one adjoint, all
 members of an ensemble together. ``generated`` are models of `VelocityGenerator` with a seed that
 neither training, fitting nor tuning used; their data come from cells of half the size, with 2 %
-noise. Single models have 500 solves there, as has each of the four members of the ensemble; one
-row tells what no prior makes of as many as all four.
+noise. Arms have 500 solves there; the ensemble of four has 2000, and rows tell what single models
+make of as many.
 
 All arms weight the data alike: for noise (0.3 % of their standard deviation where data are without
 noise, what our operator makes of the published data; 2 % else) and errors of 5 % of the amplitude.
@@ -15,8 +15,8 @@ to 4500 m/s, ``mae`` in m/s, ``rel_l2``; for ensembles of their mean, with ``cov
 cells by Student intervals, and ``rank``, the rank correlation of std and absolute error.
 ``misfit``: chi2 a datum. Weights of TV and RED-diffusion, levels and weights of data were chosen
 on generated models of another seed.
-Run: ``python -m benchmarks.fwi DATA [--case NAME ...] [--only INDEX ...] [--members FOLDER]
-[--quick]``, DATA the folder of those files; rows of what is not run again are kept.
+Run: ``python -m benchmarks.fwi DATA [--case NAME ...] [--only INDEX ...] [--arm NAME]
+[--members FOLDER] [--quick]``, DATA the folder of those files; rows not made again are kept.
 """
 
 from __future__ import annotations
@@ -193,10 +193,10 @@ def singles(budget: int) -> dict[str, Arm]:
 
 
 def ensemble(n_members: int, budget: int) -> dict[str, Arm]:
-    """Members that share a budget."""
-    posterior = AnnealedPosterior.within(budget // N_SHOTS // n_members, bands=BANDS)
-    name = f"invdiff posterior, {n_members} members"
-    return {name: Arm(posterior, n_members, budget // n_members)}
+    """Members that share a fit, and a budget."""
+    n = 4 * (budget // N_SHOTS) // (3 + n_members)
+    posterior = AnnealedPosterior.within(n, bands=BANDS)
+    return {f"invdiff posterior, {n_members} members": Arm(posterior, n_members, n * N_SHOTS)}
 
 
 def start_row(case: Case) -> Row:
@@ -275,7 +275,7 @@ def averages(rows: list[Row]) -> list[Row]:
     return means
 
 
-def published_rows(folder: Path, name: str, width: int, prior: Prior) -> list[Row]:
+def published_rows(folder: Path, name: str, width: int, prior: Prior, chosen: str) -> list[Row]:
     case, row = published(folder, name, width)
     banded = REDDiffusion(steps=1500 // N_SHOTS, weight=RED_WEIGHT, bands=BANDS)
     arms = singles(1500) | ensemble(3, 1500)
@@ -283,14 +283,17 @@ def published_rows(folder: Path, name: str, width: int, prior: Prior) -> list[Ro
         "invdiff RED-diffusion, low frequencies first": Arm(banded, 1, 1500),
         "invdiff mode, half the solves": singles(750)["invdiff mode"],
     }
-    return [*data_rows(case), row, *show(iter([start_row(case)])), *show(run(case, prior, arms))]
+    arms = {name: arm for name, arm in arms.items() if chosen in name}
+    return [*data_rows(case), row, start_row(case), *show(run(case, prior, arms))]
 
 
-def generated_rows(index: int, prior: Prior, members: Path) -> list[Row]:
+def generated_rows(index: int, prior: Prior, members: Path, chosen: str) -> list[Row]:
     case = generated(index)
-    long = singles(2000)["no prior (L-BFGS)"]
+    long = singles(2000)
     arms = singles(500) | ensemble(4, 2000)
-    arms |= {"no prior (L-BFGS), as many solves as the ensemble": long}
+    for name in ("no prior (L-BFGS)", "invdiff mode"):
+        arms[f"{name}, as many solves as the ensemble"] = long[name]
+    arms = {name: arm for name, arm in arms.items() if chosen in name}
     return [start_row(case), *show(run(case, prior, arms, members=members))]
 
 
@@ -299,6 +302,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--case", nargs="*", default=["curvefault", "marmousi", "generated"])
     parser.add_argument("--only", type=int, nargs="*", default=range(10), help="generated models")
+    parser.add_argument("--arm", default="", help="only those whose name holds this")
     parser.add_argument("--members", type=Path, help="folder that keeps the ensembles")
     parser.add_argument("--quick", action="store_true", help="one generated model, few solves")
     arguments = parser.parse_args()
@@ -310,11 +314,11 @@ def main() -> None:
     rows: list[Row] = []
     for name, width in (("curvefault", 70), ("marmousi", 190)):
         if name in arguments.case:
-            rows += published_rows(arguments.data, name, width, prior)
+            rows += published_rows(arguments.data, name, width, prior, arguments.arm)
     folder = arguments.members or Path(tempfile.mkdtemp())
     if "generated" in arguments.case:
         for index in arguments.only:
-            rows += generated_rows(index, prior, folder)
+            rows += generated_rows(index, prior, folder, arguments.arm)
     rows = sorted([*kept(rows), *rows], key=lambda row: _order(str(row["case"])))
     models = [row for row in rows if str(row["case"]).startswith("generated")]
     rows += averages(models)
@@ -331,11 +335,15 @@ def _order(case: str) -> tuple[str, int, bool]:
 
 
 def kept(rows: list[Row]) -> list[Row]:
-    """Stored rows of cases that were not run again, without their means."""
+    """Stored rows that were not made again, without the means."""
     path = RESULTS / "fwi.json"
     stored = json.loads(path.read_text())["rows"] if path.exists() else []
-    again = {" ".join(str(row["case"]).split()[:2]) for row in rows} | {"generated mean"}
-    return [row for row in stored if " ".join(row["case"].split()[:2]) not in again]
+    again = {(row["case"], row["method"]) for row in rows}
+    return [
+        row
+        for row in stored
+        if (row["case"], row["method"]) not in again and "mean of" not in row["case"]
+    ]
 
 
 def show(rows: Iterator[Row]) -> list[Row]:

@@ -17,10 +17,9 @@ noise of the data would add to the gradient, drawn from the curvature and not fr
 the data: the profile likelihood of an unknown noise level. The first curvature is a Gauss-Newton
 Hessian of stationary correlation, estimated by pulling back white data (`Objective.hessian`).
 
-A classical fit comes first: from the starting model itself, 50 levels were too few. Draws begin
-where an `AnnealedMode` has ended, with the curvature it learned. Each member goes all of that way
-alone, from a draw of what the prior holds possible around the starting model: where the data say
-little, and where waves have more than one minimum, that is what keeps members apart.
+A classical fit comes first: from the starting model itself, 50 levels were too few. Draws go on
+where an `AnnealedMode` has ended, with the curvature it learned. Members share it and are scattered
+around it by what the prior holds possible there: where the data say little, that keeps them apart.
 
 With linear data and an exact prior the draws are the posterior's (`tests/test_invert.py`). In full
 waveform inversion, where what is left is mostly the error of a minimum and not of noise, spreads
@@ -110,21 +109,25 @@ class AnnealedMode:
 
     def init(self, setting: Setting) -> InversionState:
         """The fit, and misfit and curvature there."""
-        # Members that start alike share what depends on the start alone.
-        starts = self._starts(setting)
+        # Members that start alike share the fit.
+        starts = setting.start
         starts = starts[:1] if bool((starts == starts[:1]).all()) else starts
-        fitted, curvature, damping, n_shared = self._fitted(setting, starts)
-        x = fitted.expand_as(setting.start)
+        fitted, curvature, damping, n_fit = self._fitted(setting, starts)
+        x = self._scattered(setting, fitted.expand_as(setting.start))
         objective = self._objective(setting, 0)
-        f, g = objective(fitted)
-        n_shared += objective.n_shots
-        f, damping, g = f.expand(len(x)), damping.expand(len(x)), g.expand_as(x)
-        shared = torch.tensor(n_shared if len(starts) == 1 else 0)
-        memory = _remember(f, g, curvature.expand(len(x)), damping) | {"shared_solves": shared}
-        return InversionState.at(x, 2 * f / objective.n_data, solves=n_shared, memory=memory)
+        f, g = objective(x)
+        shared = torch.tensor(n_fit if len(starts) == 1 else 0)
+        memory = _remember(f, g, curvature.expand(len(x)), damping.expand(len(x)))
+        return InversionState.at(
+            x,
+            2 * f / objective.n_data,
+            solves=n_fit + objective.n_shots,
+            memory=memory | {"shared_solves": shared},
+        )
 
-    def _starts(self, setting: Setting) -> Tensor:
-        return setting.start
+    def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
+        """Where the levels begin, given what was fitted."""
+        return x.clone()
 
     def _fitted(self, setting: Setting, starts: Tensor) -> tuple[Tensor, Curvature, Tensor, int]:
         """Models that explain the data, their curvature and damping, and the solves of each."""
@@ -225,37 +228,39 @@ class AnnealedPosterior(AnnealedMode):
     """One draw a member.
 
     Args:
-        scatter: noise level of the starts, m/s, above the error of the starting model: members
-            start from draws of what the prior holds possible around it. 0 to start all from it.
+        scatter: noise level, m/s: members begin at draws of what the prior holds possible around
+            what was fitted. The wider, the more of the ways to explain the data are found, and the
+            more levels it takes to explain them. 0 to begin there.
     """
 
-    steps: int = 15
-    fit: LBFGS | AnnealedMode | None = field(
-        default_factory=lambda: AnnealedMode(steps=40, fit=LBFGS(steps=40))
-    )
-    scatter: float = 600.0
+    highest: float = 200.0
+    fit: LBFGS | AnnealedMode | None = field(default_factory=AnnealedMode)
+    scatter: float = 300.0
 
     @classmethod
     def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
-        """With the steps that so many gradients a member pay for, and bands of the fit, Hz."""
-        fit = AnnealedMode.within(7 * n_gradients // 8, bands=bands)
-        return cls(steps=max(n_gradients // 8, 1), fit=fit)
+        """With the steps that so many gradients a member pay for, three quarters for the fit.
+
+        Members share the fit: ``n`` of them take ``(3 + n) / 4`` of the solves of one.
+        """
+        fit = AnnealedMode.within(3 * n_gradients // 4, bands=bands)
+        return cls(steps=max(n_gradients // 4 - 2, 1), fit=fit)
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.scatter < 0:
             raise InputError("no scatter", got=self, expected="scatter >= 0, in m/s")
 
-    def _starts(self, setting: Setting) -> Tensor:
+    def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
         if not self.scatter:
-            return setting.start
+            return x.clone()
         prior = setting.prior
         assert prior is not None
         t = prior.schedule.time(torch.tensor(self.scatter, dtype=torch.float64))
         e_t = self._noise(setting, prior.grid, 0, stream=_STREAM_START)
         e_x = self._noise(setting, prior.grid, 1, stream=_STREAM_START)
         with torch.no_grad():
-            x_t = float(prior.schedule.alpha(t)) * (setting.start + self.scatter * e_t)
+            x_t = float(prior.schedule.alpha(t)) * (x + self.scatter * e_t)
             mean, covariance = prior.moments(x_t, t)
             return (mean + covariance.draw(e_x)).clamp(*setting.objective.bounds)
 
