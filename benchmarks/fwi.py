@@ -16,14 +16,13 @@ cells by Student intervals, and ``rank``, the rank correlation of std and absolu
 ``misfit``: chi2 a datum. Weights of TV and RED-diffusion, levels and weights of data were chosen
 on generated models of another seed.
 Run: ``python -m benchmarks.fwi DATA [--case NAME ...] [--only INDEX ...] [--arm NAME]
-[--members FOLDER] [--quick]``, DATA the folder of those files; rows not made again are kept.
+[--quick]``, DATA the folder of those files; rows not made again are kept.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +36,6 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from benchmarks.table import RESULTS, markdown, write_table
-from invdiff.calibration import conformal_factor, half_width
 from invdiff.diagnose import model_errors, spread_figures
 from invdiff.grid import Grid
 from invdiff.invert import (
@@ -205,10 +203,8 @@ def start_row(case: Case) -> Row:
     )
 
 
-def run(
-    case: Case, prior: Prior, arms: dict[str, Arm], *, members: Path | None = None
-) -> Iterator[Row]:
-    """Rows of one case; an ensemble is kept in the folder ``members`` for :func:`conformal`."""
+def run(case: Case, prior: Prior, arms: dict[str, Arm]) -> Iterator[Row]:
+    """Rows of one case."""
     operator = case.operator
     truth = section(case, case.truth)
     for name, arm in arms.items():
@@ -239,29 +235,7 @@ def run(
                 "rank": float(spread["rank_correlation"]),
                 "std": float(result["std"].mean()),
             }
-            if members is not None:
-                stored = result[["velocity"]].assign(truth=truth).drop_attrs()
-                stored.to_zarr(members / f"{case.name}.zarr", mode="w", consolidated=False)
         yield row
-
-
-def conformal(members: Path) -> list[Row]:
-    """Coverage of each model's intervals, widened by a factor fitted on all other models."""
-    stores = sorted(members.glob("*.zarr"))
-    every = xr.concat([xr.open_zarr(p, consolidated=False).load() for p in stores], "case")
-    rows = []
-    for i in range(every.sizes["case"]):
-        others = every.drop_isel(case=i)
-        factor = float(conformal_factor(others["velocity"], others["truth"], 0.9))
-        own = every.isel(case=i)
-        width = factor * half_width(own["velocity"], 0.9)
-        inside = abs(own["truth"] - own["velocity"].mean("realization")) <= width
-        rows.append((factor, float(inside.mean())))
-    factors, shares = np.array(rows).T
-    method = "invdiff posterior, intervals widened by the conformal factor of the other models"
-    case = f"generated mean of {len(rows)}"
-    return [{"case": case, "method": method, "coverage90": float(shares.mean()),
-             "factor": float(factors.mean())}]  # fmt: skip
 
 
 def averages(rows: list[Row]) -> list[Row]:
@@ -287,12 +261,12 @@ def published_rows(folder: Path, name: str, width: int, prior: Prior, chosen: st
     return [*data_rows(case), row, start_row(case), *show(run(case, prior, arms))]
 
 
-def generated_rows(index: int, prior: Prior, members: Path, chosen: str) -> list[Row]:
+def generated_rows(index: int, prior: Prior, chosen: str) -> list[Row]:
     case = generated(index)
     arms = singles(500) | ensemble(4, 2000)
     arms |= {"no prior (L-BFGS), 2000 solves": singles(2000)["no prior (L-BFGS)"]}
     arms = {name: arm for name, arm in arms.items() if chosen in name}
-    return [start_row(case), *show(run(case, prior, arms, members=members))]
+    return [start_row(case), *show(run(case, prior, arms))]
 
 
 def main() -> None:
@@ -301,7 +275,6 @@ def main() -> None:
     parser.add_argument("--case", nargs="*", default=["curvefault", "marmousi", "generated"])
     parser.add_argument("--only", type=int, nargs="*", default=range(10), help="generated models")
     parser.add_argument("--arm", default="", help="only those whose name holds this")
-    parser.add_argument("--members", type=Path, help="folder that keeps the ensembles")
     parser.add_argument("--quick", action="store_true", help="one generated model, few solves")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
@@ -313,15 +286,12 @@ def main() -> None:
     for name, width in (("curvefault", 70), ("marmousi", 190)):
         if name in arguments.case:
             rows += published_rows(arguments.data, name, width, prior, arguments.arm)
-    folder = arguments.members or Path(tempfile.mkdtemp())
     if "generated" in arguments.case:
         for index in arguments.only:
-            rows += generated_rows(index, prior, folder, arguments.arm)
+            rows += generated_rows(index, prior, arguments.arm)
     rows = sorted([*kept(rows), *rows], key=lambda row: _order(str(row["case"])))
     models = [row for row in rows if str(row["case"]).startswith("generated")]
     rows += averages(models)
-    if len(list(folder.glob("*.zarr"))) > 1:
-        rows += conformal(folder)
     write_table("fwi", rows, command="python -m benchmarks.fwi DATA")
     print(markdown(rows))
 

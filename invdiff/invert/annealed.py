@@ -22,10 +22,10 @@ where an `AnnealedMode` has ended, with the curvature it learned. Members share 
 around it by what the prior holds possible there: where the data say little, that keeps them apart.
 
 With linear data and an exact prior the draws are the posterior's (`tests/test_invert.py`). In full
-waveform inversion, where what is left is mostly the error of a minimum and not of noise, spreads
-are too narrow: see `benchmarks/fwi.py`, and widen intervals by
-`invdiff.calibration.conformal_factor`. Cost: the fit; then a forward and an adjoint solve a shot
-and level, a network pass, and the solve of the quadratic.
+waveform inversion what is left is mostly the error of a minimum and not of noise, and what spreads
+know of that is the scatter: `benchmarks/fwi.py` tells how far their intervals hold. Cost: the fit;
+then a forward and an adjoint solve a shot and level, a network pass, and the solve of the
+quadratic.
 """
 
 from __future__ import annotations
