@@ -23,7 +23,7 @@ __all__ = ["FWIReport", "Score", "run_fwi_demo"]
 
 SCALE = (1500.0, 4500.0)  # of SSIM, m/s
 BANDS = (0.4 * FREQUENCY, 0.67 * FREQUENCY)  # Hz: low frequencies first
-METHOD = AnnealedPosterior.within(96, bands=BANDS)
+METHOD = AnnealedPosterior.within(160, bands=BANDS)
 SHOT = 1  # in the picture
 
 
