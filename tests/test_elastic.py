@@ -117,3 +117,13 @@ def test_media_and_domains_that_are_none():
         Elastic(survey(), grids()[0], bounds=BOUNDS, boundary=Boundary(is_free_surface=True))
     with pytest.raises(InputError, match="bounds"):
         Elastic(survey(), grids()[0], bounds=(1.5, 4.0))
+
+
+def test_data_that_do_not_fit_are_refused_as_by_acoustic():
+    operator, x = elastic(), model()
+    y = torch.zeros(operator.range.shape, dtype=torch.float64)
+    with pytest.raises(ShapeError, match="differ in number"):
+        operator.misfit_and_gradient(x, torch.stack([y, y]))
+    y[0, 1, 2] = torch.nan
+    with pytest.raises(NonFiniteError, match="data"):
+        operator.misfit_and_gradient(x, y)

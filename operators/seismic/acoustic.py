@@ -7,12 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from invdiff.errors import InputError, ShapeError
-from invdiff.grid import Grid, check_finite
+from invdiff.errors import InputError
+from invdiff.grid import Grid
 from invdiff.operators.seismic.boundary import Boundary
 from invdiff.operators.seismic.inputs import (
     check_below_surface,
@@ -22,7 +21,13 @@ from invdiff.operators.seismic.inputs import (
     check_velocity,
     check_weights,
 )
-from invdiff.operators.seismic.propagator import Devito, Engine, Misfit, Setting
+from invdiff.operators.seismic.propagator import (
+    Devito,
+    Engine,
+    Misfit,
+    Setting,
+    fused_gradient,
+)
 from invdiff.operators.seismic.survey import Survey
 
 __all__ = ["Acoustic", "gardner"]
@@ -127,18 +132,9 @@ class Acoustic:
             Sums over shots ``(batch,)``, double precision, and gradients ``(batch, nz, nx)``.
         """
         self.check(x)
-        y = y[None].expand(len(x), *y.shape) if y.ndim == 3 else y
-        self.range.check(y, name="data")
-        check_finite(y, "data")
-        if len(y) != len(x):
-            raise ShapeError("data and models differ in number", got=len(y), expected=len(x))
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            values, scalar = self.propagator.misfits(
-                leaf, self._density(leaf), misfit=misfit, observed=y
-            )
-            (gradient,) = torch.autograd.grad(scalar, leaf)
-        return values.detach().sum(1), gradient
+        return fused_gradient(
+            self.propagator, x, y, grid=self.range, misfit=misfit, density=self._density
+        )
 
     def shots(self, indices: Sequence[int] | NDArray[Any]) -> Acoustic:
         """The operator of some of the shots; nothing is compiled again."""

@@ -15,7 +15,7 @@ from invdiff.grid import Grid
 from invdiff.operators.seismic.boundary import Boundary
 from invdiff.operators.seismic.deepwave import Deepwave, DeepwavePropagator, load_deepwave
 from invdiff.operators.seismic.points import Points
-from invdiff.operators.seismic.propagator import Misfit, Setting
+from invdiff.operators.seismic.propagator import Misfit, Setting, fused_gradient
 from invdiff.operators.seismic.survey import Survey
 
 __all__ = ["Elastic"]
@@ -117,13 +117,9 @@ class Elastic:
     ) -> tuple[Tensor, Tensor]:
         """As `Acoustic.misfit_and_gradient`, with gradients ``(batch, 3, nz, nx)``."""
         self.check(x)
-        y = y[None].expand(len(x), *y.shape) if y.ndim == 3 else y
-        self.range.check(y, name="data")
-        with torch.enable_grad():
-            leaf = x.detach().requires_grad_()
-            values, scalar = self.propagator.misfits(leaf, None, misfit=misfit, observed=y)
-            (gradient,) = torch.autograd.grad(scalar, leaf)
-        return values.detach().sum(1), gradient
+        return fused_gradient(
+            self.propagator, x, y, grid=self.range, misfit=misfit, density=lambda _: None
+        )
 
     def shots(self, indices: Sequence[int] | NDArray[Any]) -> Elastic:
         """The operator of some of the shots."""

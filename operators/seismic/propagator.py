@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from invdiff.errors import InputError, ShapeError, UnsupportedError
-from invdiff.grid import Grid
+from invdiff.grid import Grid, check_finite
 from invdiff.operators.seismic.boundary import Boundary
 from invdiff.operators.seismic.devito import DevitoEngine, Response, Shot
 from invdiff.operators.seismic.environment import load_devito
@@ -22,7 +22,15 @@ from invdiff.operators.seismic.stability import highest_frequency, n_substeps
 from invdiff.operators.seismic.survey import Survey
 from invdiff.operators.seismic.workers import Threads, Workers
 
-__all__ = ["Devito", "Engine", "Misfit", "Propagator", "Setting", "misfit_of_shot"]
+__all__ = [
+    "Devito",
+    "Engine",
+    "Misfit",
+    "Propagator",
+    "Setting",
+    "fused_gradient",
+    "misfit_of_shot",
+]
 
 Misfit = Callable[[Tensor, Tensor], Tensor]
 """Predicted and observed traces ``(1, receiver, time)`` of a shot to a number, or ``(1,)``."""
@@ -334,6 +342,40 @@ class _Response:
             value = self.misfit(traces[None], torch.from_numpy(self.observed)[None]).sum()
             (slope,) = torch.autograd.grad(value, traces)
         return float(value.detach()), slope.numpy()
+
+
+def fused_gradient(
+    propagator: Propagator,
+    x: Tensor,
+    y: Tensor,
+    *,
+    grid: Grid,
+    misfit: Misfit | None,
+    density: Callable[[Tensor], Tensor | None],
+) -> tuple[Tensor, Tensor]:
+    """Misfits ``(batch,)`` of checked models, summed over shots, and their gradients.
+
+    Args:
+        propagator: of the models' operator.
+        x: models.
+        y: data on ``grid``, or with a leading batch.
+        grid: of the data.
+        misfit: of the traces of a shot.
+        density: of models, None where it is constant or one of their parameters.
+
+    Raises:
+        NonFiniteError, ShapeError: data that do not fit.
+    """
+    y = y[None].expand(len(x), *y.shape) if y.ndim == 3 else y
+    grid.check(y, name="data")
+    check_finite(y, "data")
+    if len(y) != len(x):
+        raise ShapeError("data and models differ in number", got=len(y), expected=len(x))
+    with torch.enable_grad():
+        leaf = x.detach().requires_grad_()
+        values, scalar = propagator.misfits(leaf, density(leaf), misfit=misfit, observed=y)
+        (gradient,) = torch.autograd.grad(scalar, leaf)
+    return values.detach().sum(1), gradient
 
 
 def misfit_of_shot(misfit: Misfit | None, shot: int) -> Misfit | None:
