@@ -44,7 +44,7 @@ from invdiff.grid import Grid
 from invdiff.invert.classic import LBFGS
 from invdiff.invert.curvature import Curvature
 from invdiff.invert.drive import descend
-from invdiff.invert.method import Setting
+from invdiff.invert.method import Setting, noised
 from invdiff.invert.objective import Objective
 from invdiff.invert.shots import AllShots, Shots
 from invdiff.invert.state import InversionState
@@ -179,12 +179,10 @@ class AnnealedMode:
         """Of the randomised objective, in coordinates ``x = m + L u`` with ``C = L L^H``."""
         prior = setting.prior
         assert prior is not None
-        sigma = float(self.levels[state.step])
-        t = prior.schedule.time(torch.tensor(sigma, dtype=torch.float64))
         e_t = self._noise(setting, prior.grid, state.step, stream=_STREAM_STATE)
         e_x = self._noise(setting, prior.grid, state.step, stream=_STREAM_PRIOR)
         with torch.no_grad():
-            x_t = float(prior.schedule.alpha(t)) * (state.x + sigma * e_t)
+            x_t, t = noised(prior, state.x, float(self.levels[state.step]), e_t)
             mean, covariance = prior.moments(x_t, t)
 
             def normal(u: Tensor) -> Tensor:
@@ -253,14 +251,13 @@ class AnnealedPosterior(AnnealedMode):
 
     def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
         if not self.scatter:
-            return x.clone()
+            return super()._scattered(setting, x)
         prior = setting.prior
         assert prior is not None
-        t = prior.schedule.time(torch.tensor(self.scatter, dtype=torch.float64))
         e_t = self._noise(setting, prior.grid, 0, stream=_STREAM_START)
         e_x = self._noise(setting, prior.grid, 1, stream=_STREAM_START)
         with torch.no_grad():
-            x_t = float(prior.schedule.alpha(t)) * (x + self.scatter * e_t)
+            x_t, t = noised(prior, x, self.scatter, e_t)
             mean, covariance = prior.moments(x_t, t)
             return (mean + covariance.draw(e_x)).clamp(*setting.objective.bounds)
 

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from invdiff.invert.objective import Objective
@@ -13,7 +14,7 @@ from invdiff.invert.state import InversionState
 from invdiff.noise import NoiseField
 from invdiff.protocols import Prior
 
-__all__ = ["Method", "Setting"]
+__all__ = ["Method", "Setting", "noised"]
 
 
 class Setting(NamedTuple):
@@ -57,3 +58,9 @@ class Method(Protocol):
     def step(self, setting: Setting, state: InversionState) -> InversionState:
         """State after one more step; a pure function."""
         ...
+
+
+def noised(prior: Prior, x: Tensor, level: float, e: Tensor) -> tuple[Tensor, Tensor]:
+    """``x_t = alpha (x + level e)`` of models ``x``, and its time ``t``."""
+    t = prior.schedule.time(torch.tensor(level, dtype=torch.float64))
+    return float(prior.schedule.alpha(t)) * (x + level * e), t

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.invert.bands import in_band
-from invdiff.invert.method import Setting
+from invdiff.invert.method import Setting, noised
 from invdiff.invert.shots import AllShots, Shots
 from invdiff.invert.state import InversionState
 from invdiff.linalg import per_member
@@ -106,7 +106,6 @@ class REDDiffusion:
         rng = np.random.default_rng((setting.noise.seed, state.step))
         sigma = math.exp(rng.uniform(math.log(self.lowest), math.log(self.highest)))
         eps = setting.noise(prior.grid, setting.members, state.step).to(state.x)
-        t = prior.schedule.time(torch.tensor(sigma, dtype=torch.float64))
         with torch.no_grad():
-            x_t = float(prior.schedule.alpha(t)) * (state.x + sigma * eps)
+            x_t, t = noised(prior, state.x, sigma, eps)
             return (state.x - prior.denoise(x_t, t)) / sigma
