@@ -182,7 +182,7 @@ class AnnealedMode:
         e_t = self._noise(setting, prior.grid, state.step, stream=_STREAM_STATE)
         e_x = self._noise(setting, prior.grid, state.step, stream=_STREAM_PRIOR)
         with torch.no_grad():
-            x_t, t = noised(prior, state.x, float(self.levels[state.step]), e_t)
+            x_t, t = noised(prior, state.x, float(self.levels[state.step]), e=e_t)
             mean, covariance = prior.moments(x_t, t)
 
             def normal(u: Tensor) -> Tensor:
@@ -257,7 +257,7 @@ class AnnealedPosterior(AnnealedMode):
         e_t = self._noise(setting, prior.grid, 0, stream=_STREAM_START)
         e_x = self._noise(setting, prior.grid, 1, stream=_STREAM_START)
         with torch.no_grad():
-            x_t, t = noised(prior, x, self.scatter, e_t)
+            x_t, t = noised(prior, x, self.scatter, e=e_t)
             mean, covariance = prior.moments(x_t, t)
             return (mean + covariance.draw(e_x)).clamp(*setting.objective.bounds)
 

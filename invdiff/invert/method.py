@@ -60,7 +60,7 @@ class Method(Protocol):
         ...
 
 
-def noised(prior: Prior, x: Tensor, level: float, e: Tensor) -> tuple[Tensor, Tensor]:
+def noised(prior: Prior, x: Tensor, level: float, *, e: Tensor) -> tuple[Tensor, Tensor]:
     """``x_t = alpha (x + level e)`` of models ``x``, and its time ``t``."""
     t = prior.schedule.time(torch.tensor(level, dtype=torch.float64))
     return float(prior.schedule.alpha(t)) * (x + level * e), t

@@ -107,5 +107,5 @@ class REDDiffusion:
         sigma = math.exp(rng.uniform(math.log(self.lowest), math.log(self.highest)))
         eps = setting.noise(prior.grid, setting.members, state.step).to(state.x)
         with torch.no_grad():
-            x_t, t = noised(prior, state.x, sigma, eps)
+            x_t, t = noised(prior, state.x, sigma, e=eps)
             return (state.x - prior.denoise(x_t, t)) / sigma
