@@ -25,8 +25,8 @@ from benchmarks.peers import FAMILIES, Family
 from benchmarks.small_network import denoising_error, trained
 from benchmarks.table import RESULTS, markdown, write_table
 from invdiff.errors import InvdiffError
-from tests.closed_form import mixture_prior
-from tests.referee import (
+from tests.support.closed_form import mixture_prior
+from tests.support.referee import (
     Case,
     design_case8,
     gaussian_case,

@@ -30,9 +30,15 @@ from invdiff.protocols import Sampler, Term
 from invdiff.samplers import Ancestral, SplitGibbs, default_sampler, ensemble
 from invdiff.samplers.resampling import effective_number
 from invdiff.terms import Classifier, Conservation, GroupFairness
-from tests.closed_form import GaussianProblem, gaussian_problem, kalman, mixture_prior, normal
-from tests.distances import coverage
-from tests.referee import Case, mixture_case8
+from tests.support.closed_form import (
+    GaussianProblem,
+    gaussian_problem,
+    kalman,
+    mixture_prior,
+    normal,
+)
+from tests.support.distances import coverage
+from tests.support.referee import Case, mixture_case8
 
 __all__ = ["Demonstration", "demonstrations", "rows_of"]
 

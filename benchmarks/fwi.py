@@ -36,25 +36,25 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from benchmarks.table import RESULTS, markdown, write_table
-from invdiff.diagnose import model_errors, spread_figures
-from invdiff.grid import Grid
-from invdiff.invert import (
+from invdiff.fwi import (
     LBFGS,
     AnnealedMode,
     AnnealedPosterior,
     REDDiffusion,
     amplitude_weights,
-    invert,
     near_offset_mute,
     total_variation,
 )
-from invdiff.invert.method import Method
+from invdiff.fwi.diagnose import model_errors, spread_figures
+from invdiff.fwi.method import Method
+from invdiff.grid import Grid
 from invdiff.io import survey_dataset
 from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Threads, ricker
 from invdiff.priors import hub
 from invdiff.priors.velocity import VelocityGenerator
 from invdiff.protocols import Prior
 from invdiff.terms import Penalty
+from invdiff.verbs.invert import invert
 
 BOUNDS = (1400.0, 4800.0)
 SCALED = (1500.0, 4500.0)

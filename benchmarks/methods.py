@@ -44,7 +44,7 @@ from invdiff.samplers import (
     ensemble,
     sample,
 )
-from tests.referee import Case
+from tests.support.referee import Case
 
 __all__ = [
     "DEFAULT",

@@ -44,8 +44,8 @@ from invdiff.operators.mri import (
     prewhiten,
 )
 from invdiff.priors import hub
-from invdiff.reconstruct import reconstruct
 from invdiff.samplers import Ancestral
+from invdiff.verbs.reconstruct import reconstruct
 
 HELD_OUT, N_BANDS, TUNING_SPLIT = 0.1, 6, 100
 GRIDS: dict[str, tuple[Method, tuple[float, ...]]] = {

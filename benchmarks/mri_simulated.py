@@ -34,9 +34,9 @@ from benchmarks.table import markdown, write_table
 from invdiff.operators.mri import poisson_disc, random_lines
 from invdiff.priors import hub
 from invdiff.protocols import Prior
-from invdiff.reconstruct import reconstruct
 from invdiff.samplers import DAPS, Ancestral, Heun, SplitGibbs
 from invdiff.samplers.base import RatioSampler
+from invdiff.verbs.reconstruct import reconstruct
 
 NOISE_STD = 0.02
 TUNING_SEED, TEST_SEED = 10, 0

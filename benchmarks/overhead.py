@@ -28,9 +28,9 @@ from invdiff.operators.mri import CartesianMRI, poisson_disc
 from invdiff.priors import hub
 from invdiff.priors.network import NetworkPrior
 from invdiff.protocols import BasePrior
-from invdiff.reconstruct import reconstruct
 from invdiff.samplers import Ancestral, Heun
 from invdiff.samplers.base import RatioSampler
+from invdiff.verbs.reconstruct import reconstruct
 
 NOISE_STD = 0.02
 P = ParamSpec("P")

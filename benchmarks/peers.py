@@ -21,8 +21,8 @@ from benchmarks.methods import Method, noise_of
 from invdiff.priors.deepinv import to_deepinv
 from invdiff.protocols import Prior
 from invdiff.samplers import Ancestral, sample
-from tests.chains import measured_rows
-from tests.referee import Case
+from tests.support.chains import measured_rows
+from tests.support.referee import Case
 
 __all__ = ["FAMILIES", "Family"]
 

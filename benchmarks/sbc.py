@@ -27,9 +27,9 @@ from invdiff.posterior import Posterior
 from invdiff.priors.gaussian import StationaryGaussianPrior
 from invdiff.priors.mixture import GaussianMixturePrior
 from invdiff.samplers import default_sampler, sample
-from tests.chains import coloured, measured_rows
-from tests.closed_form import grid2d, mixture_prior, normal, stationary_prior
-from tests.referee import few_data, linear_operator, observe
+from tests.support.chains import coloured, measured_rows
+from tests.support.closed_form import grid2d, mixture_prior, normal, stationary_prior
+from tests.support.referee import few_data, linear_operator, observe
 
 __all__ = ["Study", "calibration_rows", "studies"]
 

@@ -1,4 +1,4 @@
-"""The exception tree. Every message says what is wrong, what was got, expected, and the mend.
+"""The exception tree. A message says what is wrong, what it got and expected, and how to fix it.
 
 InvdiffError
 ├── InputError (ValueError)         an argument or a datum that cannot be used
@@ -18,6 +18,8 @@ __all__ = [
     "CalibrationWarning",
     "ChecksumError",
     "DTypeError",
+    "DataFitWarning",
+    "DataWarning",
     "DivergedError",
     "InputError",
     "InvdiffError",
@@ -38,20 +40,20 @@ class InvdiffError(Exception):
         what: what is wrong, in one clause.
         got: the offending value or a description of it.
         expected: what would have been accepted.
-        mend: what the caller can do about it.
+        hint: what the caller can do about it.
     """
 
     def __init__(
-        self, what: str, *, got: object = None, expected: object = None, mend: str = ""
+        self, what: str, *, got: object = None, expected: object = None, hint: str = ""
     ) -> None:
-        self.what, self.got, self.expected, self.mend = what, got, expected, mend
+        self.what, self.got, self.expected, self.hint = what, got, expected, hint
         parts = [what]
         if got is not None:
             parts.append(f"got {got}")
         if expected is not None:
             parts.append(f"expected {expected}")
         message = "; ".join(parts) + "."
-        super().__init__(f"{message} {mend}" if mend else message)
+        super().__init__(f"{message} {hint}" if hint else message)
 
 
 class InputError(InvdiffError, ValueError):
@@ -100,3 +102,11 @@ class DivergedError(InvdiffError):
 
 class CalibrationWarning(UserWarning):
     """A method whose intervals are known to be off."""
+
+
+class DataWarning(UserWarning):
+    """Data that were left out or look wrong, such as dead traces, dead coils or zero padding."""
+
+
+class DataFitWarning(UserWarning):
+    """An ensemble that does not explain its data to within their noise, or fits the noise."""

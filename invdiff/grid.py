@@ -96,7 +96,7 @@ class Grid:
                 f"variable {array.name!r} is not a floating-point field",
                 got=array.dtype,
                 expected="float or complex values",
-                mend="Convert it with .astype('float32') or .astype('complex64').",
+                hint="Convert it with .astype('float32') or .astype('complex64').",
             )
         coords = {
             str(d): np.asarray(array.coords[d].values) for d in array.dims if d in array.coords
@@ -117,7 +117,7 @@ class Grid:
                 f"{name} has other dims than the grid",
                 got=dict(zip(array.dims, array.shape, strict=True)),
                 expected=dict(zip(self.dims, self.shape, strict=True)),
-                mend="Rename, select or transpose its dims.",
+                hint="Rename, select or transpose its dims.",
             )
         array = array.transpose(*self.dims)
         if array.shape != self.shape:
@@ -125,7 +125,7 @@ class Grid:
                 f"{name} has another shape than the grid",
                 got=dict(zip(self.dims, array.shape, strict=True)),
                 expected=dict(zip(self.dims, self.shape, strict=True)),
-                mend="Crop, pad or interpolate it, or build the operator for its shape.",
+                hint="Crop, pad or interpolate it, or build the operator for its shape.",
             )
         for dim, values in self.coords.items():
             if dim in array.coords and not np.array_equal(array.coords[dim].values, values):
@@ -133,14 +133,14 @@ class Grid:
                     f"coordinate {dim!r} of {name} differs from the grid's",
                     got=f"{array.coords[dim].values[[0, -1]]} at its ends",
                     expected=f"{values[[0, -1]]}",
-                    mend="Align or interpolate the data onto the operator's grid.",
+                    hint="Align or interpolate the data onto the operator's grid.",
                 )
         if np.iscomplexobj(array.values) != self.is_complex:
             raise DTypeError(
                 f"{name} is {'complex' if np.iscomplexobj(array.values) else 'real'}",
                 got=array.dtype,
                 expected=str(self.dtype),
-                mend="Convert it explicitly with .astype, or take .real or abs().",
+                hint="Convert it explicitly with .astype, or take .real or abs().",
             )
         tensor = torch.from_numpy(np.array(array.values, order="C")).to(self.dtype)
         check_finite(tensor, name)
@@ -219,5 +219,5 @@ def check_finite(values: Tensor, name: str) -> None:
             f"{name} holds NaN or Inf",
             got=f"{n_bad} of {values.numel()} values",
             expected="finite values",
-            mend="Repair them, or set them to zero and leave them out of the mask.",
+            hint="Repair them, or set them to zero and leave them out of the mask.",
         )

@@ -116,7 +116,7 @@ def require(method: str, terms: Sequence[Term]) -> None:
                 f"{method} cannot use this term",
                 got=term,
                 expected=" and ".join(names[need] for need in missing),
-                mend=f"These can: conditionings {', '.join(conditionings) or 'none'}; "
+                hint=f"These can: conditionings {', '.join(conditionings) or 'none'}; "
                 f"samplers {', '.join(samplers) or 'none'}.",
             )
 

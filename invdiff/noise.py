@@ -46,7 +46,7 @@ class NoiseField:
                 "seed out of range",
                 got=self.seed,
                 expected="0 <= seed < 2**64",
-                mend="Any number in that range will do.",
+                hint="Any number in that range will do.",
             )
 
     def __call__(

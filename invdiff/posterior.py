@@ -50,7 +50,7 @@ class Posterior(BasePrior):
                     "operator and prior live on different grids",
                     got=f"operator on {term.operator.domain}",
                     expected=f"{prior.grid}",
-                    mend="Put the prior on the operator's grid: prior.on(operator.domain).",
+                    hint="Put the prior on the operator's grid: prior.on(operator.domain).",
                 )
         if conditioning is not None:
             conditioning.check(terms)

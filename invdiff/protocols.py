@@ -8,8 +8,9 @@ shots.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -228,14 +229,28 @@ class WaveOperator(Protocol):
         ...
 
 
-class Problem(NamedTuple):
-    """All but the prior: what an operator makes of a file's arrays, and the CLI hands to a verb.
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """An inverse problem without its prior, ready for a verb: ``y = A(x) + noise``.
 
-    ``data`` lie on ``operator.range`` with noise of standard deviation ``noise_std``; divided by
-    ``scale`` they belong to a field in a prior's units.
+    Builders such as `invdiff.operators.mri.cartesian_problem` make it of what a file holds.
+
+    Args:
+        operator: the forward operator ``A``.
+        data: ``y``, of shape ``operator.range.shape``.
+        noise_std: standard deviation of the noise, in the units of ``data``; for complex data
+            ``E|n|^2 = noise_std^2``.
+        scale: units of ``data`` in which the field has the prior's units.
+        weights: of the data, broadcastable to them; 0 leaves a value out. None weights all alike.
+        start: starting model on ``operator.domain``, for `invdiff.invert`.
+        notes: what the builder found in the file and did about it, such as
+            ``{"dead_traces": 3}``: the verbs store these as attributes ``invdiff_<key>``.
     """
 
     operator: Operator
     data: Tensor
     noise_std: float
-    scale: float
+    scale: float = 1.0
+    weights: Tensor | None = None
+    start: Tensor | None = None
+    notes: Mapping[str, str | int | float] = field(default_factory=dict)

@@ -167,7 +167,7 @@ class GroupFairness(QuadraticTerm):
                 "no groups to compare",
                 got=f"labels {labels}",
                 expected="1, 2, ... for at least two groups, 0 for no group",
-                mend="Number the groups from 1 without gaps.",
+                hint="Number the groups from 1 without gaps.",
             )
 
     def statistic(self, x_0: Tensor) -> Tensor:
@@ -256,6 +256,6 @@ def _per_member(values: Tensor, x_0: Tensor) -> Tensor:
             "a term gives one number a member",
             got=tuple(values.shape),
             expected=(len(x_0),),
-            mend="Sum over all axes but the first.",
+            hint="Sum over all axes but the first.",
         )
     return values

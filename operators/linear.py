@@ -39,7 +39,7 @@ def as_mask(mask: Tensor, shape: tuple[int, ...], *, name: str = "mask") -> Tens
             f"{name} is neither boolean nor of zeros and ones",
             got=f"{mask.dtype} values from {mask.min()} to {mask.max()}",
             expected="True where a sample is kept",
-            mend="Compare it, such as weights > 0.",
+            hint="Compare it, such as weights > 0.",
         )
     try:
         keep = keep.broadcast_to(shape)
@@ -48,14 +48,14 @@ def as_mask(mask: Tensor, shape: tuple[int, ...], *, name: str = "mask") -> Tens
             f"{name} does not fit",
             got=tuple(mask.shape),
             expected=f"broadcastable to {shape}",
-            mend="Crop, pad or transpose it as the data were.",
+            hint="Crop, pad or transpose it as the data were.",
         ) from error
     if not keep.any():
         raise InputError(
             f"{name} is empty",
             got="no sample kept",
             expected="at least one",
-            mend="Check that True means kept.",
+            hint="Check that True means kept.",
         )
     return keep.contiguous()
 
@@ -291,7 +291,7 @@ class Fourier(Linear):
                 "Fourier needs a complex domain",
                 got=domain.dtype,
                 expected="complex64 or complex128",
-                mend="Use domain.with_dtype(torch.complex64).",
+                hint="Use domain.with_dtype(torch.complex64).",
             )
         dims = tuple(f"k{dim}" for dim in domain.dims)
         super().__init__(domain, Grid(dims, domain.shape, domain.dtype))

@@ -98,21 +98,21 @@ class LabelMaps:
                 "labels",
                 got=f"{labels.dtype} of shape {labels.shape}",
                 expected="non-empty uint8 of shape (n, h, w)",
-                mend="stack the slices along the first axis and index them into the lut",
+                hint="stack the slices along the first axis and index them into the lut",
             )
         if lut.ndim != 1 or not np.issubdtype(lut.dtype, np.integer) or labels.max() >= lut.size:
             raise InputError(
                 "lut",
                 got=f"{lut.dtype} of shape {lut.shape} for labels up to {labels.max()}",
                 expected="integer ids of shape (k,), k above the largest label",
-                mend="list one FreeSurfer id per label index",
+                hint="list one FreeSurfer id per label index",
             )
         if subject.shape != labels.shape[:1]:
             raise InputError(
                 "subject",
                 got=f"shape {subject.shape}",
                 expected=f"shape {labels.shape[:1]}",
-                mend="give one subject number per slice",
+                hint="give one subject number per slice",
             )
 
     def __repr__(self) -> str:
@@ -134,7 +134,7 @@ class LabelMaps:
                     f"label file {path}",
                     got=f"arrays {sorted(archive.files)}",
                     expected="arrays labels, lut, subject",
-                    mend=f"save the missing {sorted(missing)} with numpy.savez",
+                    hint=f"save the missing {sorted(missing)} with numpy.savez",
                 )
             return cls(archive["labels"], archive["lut"], archive["subject"])
 
@@ -148,7 +148,7 @@ class LabelMaps:
         present = sorted(set(self.subject.tolist()))
         if not wanted or not set(wanted) <= set(present):
             raise InputError(
-                "subject ids", got=wanted, expected=f"some of {present}", mend="choose among these"
+                "subject ids", got=wanted, expected=f"some of {present}", hint="choose among these"
             )
         chosen = np.isin(self.subject, wanted)
         return LabelMaps(self.labels[chosen], self.lut, self.subject[chosen])
@@ -189,17 +189,17 @@ class BrainGenerator:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name.endswith("_fraction") and not 0 <= value <= 1:
-                raise InputError(name, got=value, expected="[0, 1]", mend="give a probability")
+                raise InputError(name, got=value, expected="[0, 1]", hint="give a probability")
             if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
                 raise InputError(
-                    name, got=value, expected="0 <= low <= high", mend="order the two bounds"
+                    name, got=value, expected="0 <= low <= high", hint="order the two bounds"
                 )
             if isinstance(value, float) and value < 0:
-                raise InputError(name, got=value, expected=">= 0", mend="give its absolute value")
+                raise InputError(name, got=value, expected=">= 0", hint="give its absolute value")
         for name in ("zoom_range", "warp_scale", "gamma_range", "scale_range"):
             if getattr(self, name)[0] <= 0:
                 raise InputError(
-                    name, got=getattr(self, name), expected="low > 0", mend="raise the lower bound"
+                    name, got=getattr(self, name), expected="low > 0", hint="raise the lower bound"
                 )
 
     def image(self, seed: int, index: int) -> NDArray[np.complex64]:
@@ -226,7 +226,7 @@ class BrainGenerator:
         """
         if size < 1 or n < 1:
             raise InputError(
-                "size and n", got=(size, n), expected="both >= 1", mend="ask for one pixel or more"
+                "size and n", got=(size, n), expected="both >= 1", hint="ask for one pixel or more"
             )
         image = self.image(seed, index)
         rng = np.random.default_rng((seed, index, size, n))

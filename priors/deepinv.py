@@ -108,7 +108,7 @@ class DeepinvPrior(SpectralPrior):
                 "a denoiser alone does not tell Cov[x_0 | x_t]",
                 got=f"{self!r} without spectra",
                 expected="spectra of its error",
-                mend="Fit them with invdiff.priors.fit.fit_error_spectra(prior, fields, ratios=...)"
+                hint="Fit them with invdiff.priors.fit.fit_error_spectra(prior, fields, ratios=...)"
                 " and give spectra=..., or use a conditioning that only denoises, such as DPS().",
             )
         return self.spectra.at(self.levels(t)[1], shape)

@@ -65,7 +65,7 @@ def load(name: str | Path, *, grid: Grid | None = None) -> NetworkPrior:
                 "unknown prior",
                 got=repr(str(name)),
                 expected=f"one of {sorted(entries)} or the path of a stored prior",
-                mend="Store your own with invdiff.priors.hub.save.",
+                hint="Store your own with invdiff.priors.hub.save.",
             )
         prior = entries[str(name)].load()()
     return prior if grid is None else prior.on(grid)
@@ -106,7 +106,7 @@ def save(
             "the schedule cannot be stored",
             got=prior.schedule,
             expected="VE",
-            mend="Give the prior a VE schedule of the same ratios: samplers see no difference.",
+            hint="Give the prior a VE schedule of the same ratios: samplers see no difference.",
         )
     description = _description(prior)
     if not torch.equal(prior.positions.cpu(), prior.coordinates(prior.grid.shape)):
@@ -114,13 +114,13 @@ def save(
             "the prior is a window of a larger one",
             got=prior,
             expected="the positions of its own grid",
-            mend="Store prior.on(grid), the prior on a whole grid.",
+            hint="Store prior.on(grid), the prior on a whole grid.",
         )
     stem = Path(path)
     weights = _file(stem, "safetensors")
     if weights.exists() and not overwrite:
         raise OutputExistsError(
-            "a prior is stored here", got=weights.name, mend="Choose another path, or overwrite."
+            "a prior is stored here", got=weights.name, hint="Choose another path, or overwrite."
         )
     weights.parent.mkdir(parents=True, exist_ok=True)
     tensors = {
@@ -173,7 +173,7 @@ def _kind(coordinates: Positions) -> str:
         "the position channels cannot be stored",
         got=coordinates,
         expected=f"one of {sorted(known.__name__ for known in _POSITIONS.values())}",
-        mend="Use one of invdiff.priors.positions.",
+        hint="Use one of invdiff.priors.positions.",
     )
 
 
@@ -185,7 +185,7 @@ def _positions(card: Mapping[str, Any]) -> Positions:
             "the card names unknown position channels",
             got=stored["kind"],
             expected=f"one of {sorted(_POSITIONS)}",
-            mend="Install a newer invdiff.",
+            hint="Install a newer invdiff.",
         )
     return _POSITIONS[stored["kind"]](stored["unit"])
 
@@ -197,13 +197,13 @@ def _check_card(card: Mapping[str, object]) -> None:
             "the card is incomplete",
             got=sorted(card),
             expected=f"also {missing}",
-            mend="Say what the prior was trained on, how, and how well it does.",
+            hint="Say what the prior was trained on, how, and how well it does.",
         )
     try:
         json.dumps(dict(card))
     except (TypeError, ValueError) as error:
         raise InputError(
-            "the card is not JSON", got=error, mend="Use text, numbers, lists and dicts."
+            "the card is not JSON", got=error, hint="Use text, numbers, lists and dicts."
         ) from error
 
 
@@ -212,7 +212,7 @@ def _read_card(path: Path) -> dict[str, Any]:
         card = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(
-            f"the card {path.name} is not JSON", got=error, mend="Install or save the prior again."
+            f"the card {path.name} is not JSON", got=error, hint="Install or save the prior again."
         ) from error
     missing = set(_STORED_KEYS) - set(card)
     if not isinstance(card, dict) or missing:
@@ -220,7 +220,7 @@ def _read_card(path: Path) -> dict[str, Any]:
             f"the card {path.name} is incomplete",
             got=sorted(card),
             expected=f"also {sorted(missing)}",
-            mend="Install or save the prior again.",
+            hint="Install or save the prior again.",
         )
     return card
 
@@ -233,7 +233,7 @@ def _read(stem: Path) -> NetworkPrior:
             "the weights are missing",
             got=f"no {weights.name}",
             expected="that file beside its card",
-            mend="Install invdiff again, or fetch the file anew.",
+            hint="Install invdiff again, or fetch the file anew.",
         )
     found = _checksum(weights)
     if found != card["sha256"]:
@@ -241,7 +241,7 @@ def _read(stem: Path) -> NetworkPrior:
             f"{weights.name} is damaged or not the file its card describes",
             got=f"sha256 {found[:16]}...",
             expected=f"{card['sha256'][:16]}...",
-            mend="Install invdiff again, or fetch the file anew.",
+            hint="Install invdiff again, or fetch the file anew.",
         )
     tensors = load_file(weights)
     architecture = dict(card["architecture"])

@@ -124,7 +124,7 @@ class LevyPrior(BasePrior):
             "messages of the Levy prior do not fit their windows",
             got=f"relative density {messages.edge:.1e} at an edge",
             expected=f"below {_EDGE}",
-            mend="x_t lies hundreds of scales from anything the prior can make.",
+            hint="x_t lies hundreds of scales from anything the prior can make.",
         )
 
     def _surrogate(self, z: Tensor, ratio: float) -> tuple[Tensor, Tensor]:

@@ -59,7 +59,7 @@ class NetworkPrior(SpectralPrior):
                 "the network works on images",
                 got=f"{grid.ndim}-D grid of shape {grid.shape}",
                 expected="a 2-D grid",
-                mend="Give it a volume slice by slice.",
+                hint="Give it a volume slice by slice.",
             )
         positions = coordinates(grid.shape) if positions is None else positions
         if positions.shape != (coordinates.n_channels, *grid.shape):
@@ -67,7 +67,7 @@ class NetworkPrior(SpectralPrior):
                 "positions do not fit the grid",
                 got=tuple(positions.shape),
                 expected=(coordinates.n_channels, *grid.shape),
-                mend="Leave them out, or take those of a window by on(grid, window).",
+                hint="Leave them out, or take those of a window by on(grid, window).",
             )
         device = next(network.parameters()).device
         self.network = network
@@ -151,5 +151,5 @@ def _check_spacing(spacing: object, grid: Grid) -> None:
                 f"the prior is of other cells along {dim!r}",
                 got=f"cells of {np.diff(values).min():g} to {np.diff(values).max():g}",
                 expected=f"cells of {step:g}",
-                mend="Interpolate the start onto such a grid, or train a prior for yours.",
+                hint="Interpolate the start onto such a grid, or train a prior for yours.",
             )

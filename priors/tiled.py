@@ -62,7 +62,7 @@ class TiledPrior(SpectralPrior):
     def on(self, grid: Grid, window: tuple[slice, ...] | None = None) -> TiledPrior:
         """The same patch prior over another grid."""
         if window is not None:
-            raise InputError("a tiled prior has no windows", mend="Tile the patch prior itself.")
+            raise InputError("a tiled prior has no windows", hint="Tile the patch prior itself.")
         return TiledPrior(self.prior, grid, overlap=self.overlap)
 
     def mean_and_std(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:

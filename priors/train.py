@@ -130,7 +130,7 @@ def train(
             )
         if not torch.isfinite(loss):
             raise DivergedError(
-                "training diverged", got=f"loss {loss} at step {step}", mend="Lower learning_rate."
+                "training diverged", got=f"loss {loss} at step {step}", hint="Lower learning_rate."
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()

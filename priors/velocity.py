@@ -89,10 +89,10 @@ class VelocityGenerator:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name.endswith("_fraction") and not 0 <= value <= 1:
-                raise InputError(name, got=value, expected="[0, 1]", mend="give a probability")
+                raise InputError(name, got=value, expected="[0, 1]", hint="give a probability")
             if isinstance(value, tuple) and not 0 < value[0] <= value[1]:
                 raise InputError(
-                    name, got=value, expected="0 < low <= high", mend="order the two bounds"
+                    name, got=value, expected="0 < low <= high", hint="order the two bounds"
                 )
         if self.spacing <= 0 or self.max_faults < 1:
             raise InputError("not a generator", got=self, expected="spacing > 0, max_faults >= 1")

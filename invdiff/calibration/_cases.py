@@ -50,7 +50,7 @@ def check_independent(dims: tuple[object, ...], dim_independent: str | None) -> 
             "the independent dimension is missing",
             got=f"dim_independent={dim_independent!r}, truth with {dims}",
             expected="a dimension of the truth, or None",
-            mend="Name the dimension along which cases are independent of each other.",
+            hint="Name the dimension along which cases are independent of each other.",
         )
 
 
@@ -89,7 +89,7 @@ def case_means(
             "no statistical doubt can be given",
             got=f"{n} independent case",
             expected="at least 2",
-            mend="Name a longer dim_independent, or None to count each value as a case.",
+            hint="Name a longer dim_independent, or None to count each value as a case.",
         )
     mean = sums.sum(1) / counts.sum()
     residual = (sums - mean[:, None] * counts) / counts.sum()

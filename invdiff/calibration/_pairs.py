@@ -39,14 +39,14 @@ def paired(
             "ensemble, truth and where do not match",
             got=f"{ensemble.dims}, {truth.dims} and {where.dims}",
             expected=f"the truth's dims, and {dim!r} in the ensemble",
-            mend="Rename, select or transpose dims.",
+            hint="Rename, select or transpose dims.",
         )
     if np.iscomplexobj(ensemble) != np.iscomplexobj(truth):
         raise DTypeError(
             "one of ensemble and truth is complex",
             got=f"{ensemble.dtype}, {truth.dtype}",
             expected="both or neither",
-            mend="Take abs() or .real of the complex one.",
+            hint="Take abs() or .real of the complex one.",
         )
     if where.dtype != np.bool_:
         raise DTypeError("where is not a mask", got=where.dtype, expected="bool")
@@ -57,7 +57,7 @@ def paired(
             "labels of ensemble, truth and where do not match",
             got=error,
             expected="the same coordinates",
-            mend="Select or interpolate one onto the other.",
+            hint="Select or interpolate one onto the other.",
         ) from error
     truth, ensemble = real_parts(truth), real_parts(ensemble)
     where = where.broadcast_like(truth).transpose(*truth.dims).compute()
@@ -85,7 +85,7 @@ def refuse_non_finite(where: xr.DataArray, fields: Mapping[str, xr.DataArray]) -
         raise InputError(
             "calibration is asked for nowhere",
             got="where is False everywhere",
-            mend="Give a where= that is True where the ensemble is to be judged.",
+            hint="Give a where= that is True where the ensemble is to be judged.",
         )
     for name, values in fields.items():
         n_bad = int((~np.isfinite(values) & where).sum())
@@ -94,7 +94,7 @@ def refuse_non_finite(where: xr.DataArray, fields: Mapping[str, xr.DataArray]) -
                 f"the {name} holds NaN or Inf",
                 got=f"{n_bad} values",
                 expected="finite values",
-                mend="Leave them out by where=.",
+                hint="Leave them out by where=.",
             )
 
 

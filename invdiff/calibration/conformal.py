@@ -63,7 +63,7 @@ def conformal_factor(
             "a conformal correction needs cases",
             got=truth.dims,
             expected=f"a dimension {dim_independent!r}",
-            mend="Name the dimension of the cases by dim_independent=.",
+            hint="Name the dimension of the cases by dim_independent=.",
         )
     ensemble, truth, where = paired(ensemble, truth, where, dim=dim)
     refuse_non_finite(where, {"truth": truth, "ensemble": ensemble})
@@ -77,7 +77,7 @@ def conformal_factor(
             f"too few cases for a conformal interval at level {level}",
             got=f"{n} cases",
             expected=f"at least {int(np.ceil(level / (1 - level) - 1e-9))}",
-            mend="Lower the level or add cases of calibration.",
+            hint="Lower the level or add cases of calibration.",
         )
     fields = xr.Dataset(
         {"error": abs(truth.where(where, 0) - ensemble.mean(dim)), "width": width, "where": where}
@@ -115,7 +115,7 @@ def _smallest(fields: xr.Dataset, allowed: float, dim_independent: str) -> float
         raise InputError(
             "a case has nothing to judge",
             got=f"{int((n_judged == 0).sum())} cases where where= is False throughout",
-            mend=f"Select the others along {dim_independent!r}.",
+            hint=f"Select the others along {dim_independent!r}.",
         )
     weight = (1 / n_judged / n_judged.size).broadcast_like(fields["where"])
     order = np.argsort(score)

@@ -64,7 +64,7 @@ def pqmass(
             "too few members for so many regions",
             got=f"{n} members in all, {n_regions} regions",
             expected="at least 2 regions, and twice as many members",
-            mend="Lower n_regions or draw more members.",
+            hint="Lower n_regions or draw more members.",
         )
     rng = np.random.default_rng(seed)
     distance = cdist(pooled, pooled)

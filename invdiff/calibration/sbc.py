@@ -65,7 +65,7 @@ def sbc(
             "no statistics to rank",
             got="an empty mapping",
             expected="at least one",
-            mend='For instance {"mean": lambda x: x.mean(("y", "x"))}.',
+            hint='For instance {"mean": lambda x: x.mean(("y", "x"))}.',
         )
     # Here, since a mean that skips NaN would hide them.
     members, exact, where = paired(ensemble, truth, None, dim=dim)
@@ -110,9 +110,9 @@ def _check(name: str, drawn: xr.DataArray, exact: xr.DataArray, *, dims: tuple[s
             f"the statistic {name!r} is not one number a member and data set",
             got=f"{drawn.dims} of the ensemble, {exact.dims} of the truth",
             expected=f"{dims} and {dims[1:]}",
-            mend="Reduce the other dims, as in x.mean(('y', 'x')).",
+            hint="Reduce the other dims, as in x.mean(('y', 'x')).",
         )
     if np.iscomplexobj(drawn) or np.iscomplexobj(exact):
         raise DTypeError(
-            f"the statistic {name!r} is complex", got=drawn.dtype, expected="real", mend="Take abs."
+            f"the statistic {name!r} is complex", got=drawn.dtype, expected="real", hint="Take abs."
         )

@@ -60,7 +60,7 @@ def tarp(
             "TARP needs cases",
             got=truth.dims,
             expected=f"a dimension {dim_independent!r}",
-            mend="Name the dimension of the cases by dim_independent=.",
+            hint="Name the dimension of the cases by dim_independent=.",
         )
     given = references
     ensemble, truth, where = paired(ensemble, truth, None, dim=dim)

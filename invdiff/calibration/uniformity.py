@@ -114,7 +114,7 @@ def pit_ecdf(
             "the band needs independent values",
             got=f"{pit.dims}, {pit.shape}",
             expected="one dimension of at least 2 cases",
-            mend="Take one value a case, such as the rank of a statistic (sbc).",
+            hint="Take one value a case, such as the rank of a statistic (sbc).",
         )
     if not 0 < confidence < 1:
         raise InputError("no such confidence", got=confidence, expected="0 < confidence < 1")
@@ -163,13 +163,13 @@ def _checked(pit: xr.DataArray, where: xr.DataArray) -> xr.DataArray:
             "values of a test of uniformity hold NaN or Inf",
             got=f"{int((~np.isfinite(judged)).sum())} values",
             expected="finite values",
-            mend="Leave them out by where=.",
+            hint="Leave them out by where=.",
         )
     if not ((judged >= 0) & (judged <= 1)).all():
         raise InputError(
             "values of a test of uniformity lie outside the unit interval",
             got=f"{float(judged.min())} to {float(judged.max())}",
             expected="0 to 1",
-            mend="Give PIT values (pit), not ranks.",
+            hint="Give PIT values (pit), not ranks.",
         )
     return judged

@@ -28,7 +28,7 @@ def check_realizations(realizations: int, enough: int) -> None:
             "nothing to draw",
             got=f"-n {realizations}",
             expected="at least 1",
-            mend=f"Ask for some; {enough} give a usable standard deviation.",
+            hint=f"Ask for some; {enough} give a usable standard deviation.",
         )
 
 

@@ -19,7 +19,7 @@ from invdiff.cli.common import (
 if TYPE_CHECKING:  # the command line starts without them
     import xarray as xr
 
-    from invdiff.invert.method import Method
+    from invdiff.fwi.method import Method
     from invdiff.operators.seismic import Acoustic
 
 __all__ = ["invert"]
@@ -71,11 +71,11 @@ def invert(
     """Draw velocity models from the traces of a seismic line, in single precision."""
     with errors_to_exit_code():
         from invdiff.cli import seismic
-        from invdiff.invert import invert as draw
-        from invdiff.invert.verb import noise_level
         from invdiff.io import check_output, write_result
         from invdiff.operators.seismic import Boundary
         from invdiff.priors import hub
+        from invdiff.verbs.invert import invert as draw
+        from invdiff.verbs.invert import noise_level
 
         check_realizations(realizations, 8)
         check_output(out, overwrite=overwrite)
@@ -110,7 +110,7 @@ def invert(
 
 def _method(n_gradients: int, band: list[float] | None, *, has_prior: bool) -> Method:
     """The verb's, with as many steps as the budget pays for, and bands."""
-    from invdiff.invert import LBFGS, AnnealedPosterior
+    from invdiff.fwi import LBFGS, AnnealedPosterior
 
     bands = tuple(band or ())
     if not has_prior:
@@ -135,7 +135,7 @@ def _warn_if_skipped(
     """Tell before the long run that its start is too far away."""
     import torch
 
-    from invdiff.diagnose import cycle_skipping
+    from invdiff.fwi.diagnose import cycle_skipping
 
     with torch.no_grad():
         traces = operator(operator.domain.to_tensor(start, name="the start")[None])[0]

@@ -43,8 +43,8 @@ def reconstruct(
 
         from invdiff.io import check_output, read_kspace, write_result
         from invdiff.priors import hub
-        from invdiff.reconstruct import reconstruct as draw
         from invdiff.samplers import Ancestral
+        from invdiff.verbs.reconstruct import reconstruct as draw
 
         check_realizations(realizations, 16)
         sampler = Ancestral() if steps is None else Ancestral(steps)
@@ -82,6 +82,6 @@ def _operator(name: str) -> Any:
             "unknown operator",
             got=repr(name),
             expected=f"one of {sorted(entries)}",
-            mend="Another package can add its own by an entry point.",
+            hint="Another package can add its own by an entry point.",
         )
     return entries[name].load()

@@ -9,8 +9,8 @@ import torch
 import xarray as xr
 
 from invdiff.errors import InputError
+from invdiff.fwi import amplitude_weights, near_offset_mute
 from invdiff.grid import Grid
-from invdiff.invert import amplitude_weights, near_offset_mute
 from invdiff.io import open_result, read_segy, read_survey, survey_arrays
 from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Threads, ricker
 
@@ -48,7 +48,7 @@ def read_line(
                 "the survey has a wavelet already",
                 got=f"--ricker {frequency:g}, and 'wavelet' in {path.name}",
                 expected="one of them",
-                mend="Leave out --ricker.",
+                hint="Leave out --ricker.",
             )
         time = arrays["time"]
         dt = float(time[-1] - time[0]) / max(len(time) - 1, 1)
@@ -58,7 +58,7 @@ def read_line(
             "the survey has no wavelet",
             got=f"variables {sorted(arrays)} of {path.name}",
             expected="also 'wavelet', (time,) or (shot, time)",
-            mend="Give --ricker FREQUENCY, or store an estimated wavelet in Zarr.",
+            hint="Give --ricker FREQUENCY, or store an estimated wavelet in Zarr.",
         )
     return line, Survey.from_arrays(arrays)
 
@@ -77,7 +77,7 @@ def read_start(path: Path) -> xr.DataArray:
             f"{path.name} holds no single starting model",
             got={str(key): v.dims for key, v in dataset.data_vars.items()},
             expected="a variable 'velocity' (z, x), or one variable of these dims",
-            mend="Choose one: ds['mean'].to_dataset(name='velocity').to_zarr(...).",
+            hint="Choose one: ds['mean'].to_dataset(name='velocity').to_zarr(...).",
         )
     model = dataset[name]
     missing = [dim for dim in ("z", "x") if dim not in model.coords]
@@ -86,7 +86,7 @@ def read_start(path: Path) -> xr.DataArray:
             "the starting model has no depth and distance",
             got=f"no coordinate {missing}",
             expected="coordinates 'z' and 'x' in m",
-            mend="Assign them, such as ds.assign_coords(z=10.0 * np.arange(nz)).",
+            hint="Assign them, such as ds.assign_coords(z=10.0 * np.arange(nz)).",
         )
     for what, units in _UNITS.items():
         found = (model if what == "velocity" else model[what]).attrs.get("units", units[0])
@@ -95,7 +95,7 @@ def read_start(path: Path) -> xr.DataArray:
                 f"{what} of the starting model is not in SI units",
                 got=f"units {found!r}",
                 expected=repr(units[0]),
-                mend="Convert the values, and then the attribute.",
+                hint="Convert the values, and then the attribute.",
             )
     return model.transpose("z", "x").astype(np.float32).load()
 

@@ -54,7 +54,7 @@ class JacobianFree(Conditioning):
                 "not the power of a field",
                 got=f"{power.dtype} values, {power.flatten()[:4].tolist()} first",
                 expected="finite real values >= 0",
-                mend="Average |fftn(x - mean, norm='ortho')|^2 over training fields.",
+                hint="Average |fftn(x - mean, norm='ortho')|^2 over training fields.",
             )
 
     def update(

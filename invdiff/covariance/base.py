@@ -60,7 +60,7 @@ class Covariance(ABC):
             "members of this covariance cannot be selected",
             got=type(self).__name__,
             expected="a dense or spectral covariance",
-            mend="Use a sampler without resampling, such as Ancestral().",
+            hint="Use a sampler without resampling, such as Ancestral().",
         )
 
     def closed(self) -> Covariance | None:
@@ -77,7 +77,7 @@ class Covariance(ABC):
             "covariances of two batches cannot be joined",
             got=type(self).__name__,
             expected="dense or spectral ones",
-            mend="Draw all members in one batch.",
+            hint="Draw all members in one batch.",
         )
 
     def sandwich(self, matrix: Tensor) -> Tensor | None:
@@ -97,7 +97,7 @@ class Covariance(ABC):
             "no closed form of this covariance given a noisy field",
             got=type(self).__name__,
             expected="a dense or stationary covariance, or one of low rank beside it",
-            mend="Use a sampler without weights, such as Ancestral().",
+            hint="Use a sampler without weights, such as Ancestral().",
         )
 
 

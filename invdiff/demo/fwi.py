@@ -13,11 +13,12 @@ import xarray as xr
 from invdiff.calibration import coverage
 from invdiff.demo.line import FREQUENCY, Line, folded_and_faulted, simulate_line
 from invdiff.demo.members import check_members
-from invdiff.diagnose import cycle_skipping, model_errors, spread_figures
-from invdiff.invert import LBFGS, AnnealedPosterior, amplitude_weights, invert
+from invdiff.fwi import LBFGS, AnnealedPosterior, amplitude_weights
+from invdiff.fwi.diagnose import cycle_skipping, model_errors, spread_figures
 from invdiff.io import check_output, survey_dataset, write_result, write_survey
 from invdiff.plot import inversion_figure, save_figure
 from invdiff.priors import hub
+from invdiff.verbs.invert import invert
 
 __all__ = ["FWIReport", "Score", "run_fwi_demo"]
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
+from invdiff.fwi.traces import near_offset_mute
 from invdiff.grid import Grid
-from invdiff.invert.traces import near_offset_mute
 from invdiff.io import survey_dataset
 from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Threads, ricker
 from invdiff.operators.seismic.environment import available_cores

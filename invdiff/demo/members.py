@@ -18,5 +18,5 @@ def check_members(realizations: int) -> None:
             "too few members for a spread",
             got=f"realizations={realizations}",
             expected="at least 2",
-            mend="The demonstration judges error bars; leave -n out for enough of them.",
+            hint="The demonstration judges error bars; leave -n out for enough of them.",
         )

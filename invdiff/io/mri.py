@@ -64,7 +64,7 @@ def read_kspace(path: str | Path, *, slice_index: int | None = None) -> xr.Datas
             expected=".npz, .zarr, .h5 or .hdf5",
         )
     if not path.exists():
-        raise InputError(f"k-space file {path} does not exist", mend="Check the path.")
+        raise InputError(f"k-space file {path} does not exist", hint="Check the path.")
     if path.suffix in _HDF5:
         return _labelled(path, read_hdf5(path, slice_index))
     if slice_index is not None:
@@ -72,7 +72,7 @@ def read_kspace(path: str | Path, *, slice_index: int | None = None) -> xr.Datas
             f"{path.name} has no slices to choose from",
             got=f"slice_index={slice_index}",
             expected="None for .npz and .zarr, which hold one slice or volume",
-            mend="Leave slice_index out.",
+            hint="Leave slice_index out.",
         )
     return _labelled(path, read_npz(path) if path.suffix == ".npz" else read_zarr(path))
 
@@ -84,7 +84,7 @@ def _labelled(path: Path, scan: Scan) -> xr.Dataset:
             "kspace has the wrong number of axes",
             got=f"shape {kspace.shape}",
             expected="(coil, ky, kx) or (coil, kz, ky, kx)",
-            mend="Give a single coil an axis of length 1.",
+            hint="Give a single coil an axis of length 1.",
         )
     if kspace.size == 0:
         raise ShapeError("kspace is empty", got=f"shape {kspace.shape}", expected="lengths >= 1")
@@ -102,7 +102,7 @@ def _labelled(path: Path, scan: Scan) -> xr.Dataset:
                 "sensitivity does not fit kspace",
                 got=f"shape {sensitivity.shape}",
                 expected=f"{kspace.shape}, that of kspace",
-                mend="One map a coil, of the size of the image; or leave the maps out.",
+                hint="One map a coil, of the size of the image; or leave the maps out.",
             )
         variables["sensitivity"] = (("coil", *axes), sensitivity, {"units": "1"})
     # A mask derived once and stored with its k-space stays a derived one.
@@ -127,7 +127,7 @@ def _complex(name: str, values: Array) -> Array:
             f"{name} is not complex",
             got=f"{values.dtype} of shape {values.shape}",
             expected="complex64 or complex128",
-            mend=f"Store {name}['real'] + 1j * {name}['imag'] under the names of its two fields."
+            hint=f"Store {name}['real'] + 1j * {name}['imag'] under the names of its two fields."
             if is_pairs
             else f"Join real and imaginary parts: {name}[..., 0] + 1j * {name}[..., 1].",
         )
@@ -144,7 +144,7 @@ def _check_finite(name: str, values: Array) -> None:
             f"{name} holds NaN or Inf",
             got=f"{int(bad.sum())} of {values.size} values, the first at index {first}",
             expected="finite values",
-            mend="Repair them, or set them to zero and leave them out of the mask.",
+            hint="Repair them, or set them to zero and leave them out of the mask.",
         )
 
 
@@ -160,14 +160,14 @@ def _mask(kspace: Array, given: Array | None) -> Array:
                 "kspace is not zero outside the mask",
                 got=f"{n_outside} nonzero samples there, over all coils",
                 expected="0",
-                mend="Multiply kspace by the mask to hold them out, or correct the mask.",
+                hint="Multiply kspace by the mask to hold them out, or correct the mask.",
             )
     if not mask.any():
         raise InputError(
             "no sample was acquired",
             got="a mask or kspace of zeros only",
             expected="at least one sample",
-            mend="Check that the file holds what was measured.",
+            hint="Check that the file holds what was measured.",
         )
     return mask
 
@@ -181,7 +181,7 @@ def _as_mask(mask: Array, shape: tuple[int, ...]) -> Array:
         raise InputError(
             "the mask holds other values than 0 and 1",
             got=f"values from {mask.min()} to {mask.max()}",
-            mend="Say which samples were acquired, such as weights > 0.",
+            hint="Say which samples were acquired, such as weights > 0.",
         )
     try:
         return np.broadcast_to(is_one, shape).copy()
@@ -190,7 +190,7 @@ def _as_mask(mask: Array, shape: tuple[int, ...]) -> Array:
             "the mask does not fit kspace",
             got=f"shape {mask.shape}",
             expected=f"{shape}, or lines ({shape[-1]},)",
-            mend="Crop, pad or transpose it as k-space was, or leave it out.",
+            hint="Crop, pad or transpose it as k-space was, or leave it out.",
         ) from None
 
 
@@ -202,7 +202,7 @@ def _noise_std(given: object, n_coils: int) -> float | list[float]:
             "noise_std of the file is not a noise level",
             got=repr(given),
             expected=f"one positive number, or one for each of {n_coils} coils",
-            mend="Leave it out of the file to have it estimated.",
+            hint="Leave it out of the file to have it estimated.",
         )
     _check_finite("noise_std", values)
     return float(values.item()) if values.size == 1 else [float(std) for std in values]

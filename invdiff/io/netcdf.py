@@ -27,7 +27,7 @@ def to_netcdf_safe(dataset: xr.Dataset) -> xr.Dataset:
                 raise InputError(
                     f"cannot split complex variable {name!r}",
                     got=f"another variable {name}_{part}",
-                    mend="Rename one of them.",
+                    hint="Rename one of them.",
                 )
             parts[f"{name}_{part}"] = values.assign_attrs({**array.attrs, _PART: part})
     return dataset.drop_vars(split).assign(parts)

@@ -33,7 +33,7 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> None:
         raise InputError(
             f"cannot write into {path.parent}",
             got="no such folder" if not path.parent.exists() else "not a writable folder",
-            mend="Make it first, or choose another one.",
+            hint="Make it first, or choose another one.",
         )
     if not path.exists():
         return
@@ -42,14 +42,14 @@ def check_output(path: str | Path, *, overwrite: bool = False) -> None:
             f"output {path} exists",
             got="a folder" if path.is_dir() else "a file",
             expected="a path that is free",
-            mend="Choose another path, or ask to overwrite it (--overwrite, overwrite=True).",
+            hint="Choose another path, or ask to overwrite it (--overwrite, overwrite=True).",
         )
     if not any((path / name).is_file() for name in _ZARR_FILES):
         raise OutputExistsError(
             f"output {path} exists and is not a Zarr store",
             got="a folder" if path.is_dir() else "a file",
             expected="a Zarr store, or a path that is free",
-            mend="Only Zarr stores are overwritten; remove it yourself or choose another path.",
+            hint="Only Zarr stores are overwritten; remove it yourself or choose another path.",
         )
 
 
@@ -89,7 +89,7 @@ def open_result(path: str | Path) -> xr.Dataset:
             f"{path} cannot be opened as a Dataset",
             got=error.args[0] if error.args else error,
             expected="a Zarr group of arrays with named dims",
-            mend="Check the path; xarray.Dataset.to_zarr writes such groups.",
+            hint="Check the path; xarray.Dataset.to_zarr writes such groups.",
         ) from error
     return dataset
 
@@ -129,7 +129,7 @@ def _json_attrs(owner: str, attrs: Mapping[Any, Any]) -> dict[str, Any]:
                 f"attribute {name!r} of {owner} cannot be stored",
                 got=repr(value),
                 expected="what JSON can hold: text, finite numbers, booleans, None, lists, dicts",
-                mend="Convert it, such as str(value), or make it a variable.",
+                hint="Convert it, such as str(value), or make it a variable.",
             ) from error
     return plain
 

@@ -58,7 +58,7 @@ def read_npz(path: Path) -> Scan:
         raise
     except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise InputError(
-            f"{path} cannot be read as .npz", got=error, mend="Write it with numpy.savez."
+            f"{path} cannot be read as .npz", got=error, hint="Write it with numpy.savez."
         ) from error
 
 
@@ -101,7 +101,7 @@ def read_hdf5(path: Path, slice_index: int | None) -> Scan:
         import h5py
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "fastMRI files need h5py", mend="Install it with pip install 'invdiff[mri]'."
+            "fastMRI files need h5py", hint="Install it with pip install 'invdiff[mri]'."
         ) from error
     try:
         file = h5py.File(path, "r")
@@ -143,7 +143,7 @@ def _slice(path: Path, n_slices: int, index: int | None) -> int:
             f"{path.name} holds {n_slices} slices",
             got=f"slice_index={index}",
             expected=f"slice_index from 0 to {n_slices - 1}",
-            mend=f"Choose one; {n_slices // 2} is the middle.",
+            hint=f"Choose one; {n_slices // 2} is the middle.",
         )
     return int(index)
 
@@ -163,7 +163,7 @@ def _required(path: Path, names: Collection[str]) -> str:
             f"{path} holds no k-space",
             got=f"keys {sorted(names)}",
             expected="'kspace' (or 'ksp')",
-            mend="Rename the array that holds the complex samples.",
+            hint="Rename the array that holds the complex samples.",
         )
     return name
 
@@ -176,7 +176,7 @@ def _ordered(array: xr.DataArray, dims: tuple[str, ...], may_lack: tuple[str, ..
             f"{array.name} has other dims",
             got=dict(zip(array.dims, array.shape, strict=True)),
             expected=dims,
-            mend="Rename, select or drop its dims.",
+            hint="Rename, select or drop its dims.",
         )
     return np.asarray(array.expand_dims(lacking).transpose(*dims).values)
 

@@ -83,7 +83,7 @@ class _Headers:
                 f"traces of {self.path.name} differ in their {what}",
                 got=f"{name} {_some(values)}",
                 expected="one value",
-                mend="Bring them to one, or split the file.",
+                hint="Bring them to one, or split the file.",
             )
         return int(values[0])
 
@@ -109,7 +109,7 @@ def read_traces(path: Path, *, elevation_is_depth: bool = False) -> Traces:
     """
     segyio = _segyio()
     if not path.is_file():
-        raise InputError(f"SEG-Y file {path} does not exist", mend="Check the path.")
+        raise InputError(f"SEG-Y file {path} does not exist", hint="Check the path.")
     try:
         file = segyio.open(path, ignore_geometry=True)
     except (OSError, RuntimeError, ValueError) as error:
@@ -124,7 +124,7 @@ def read_traces(path: Path, *, elevation_is_depth: bool = False) -> Traces:
                 f"samples of {path.name} are no floating-point numbers",
                 got=f"format {int(file.format)}, {file.dtype}",
                 expected="IBM or IEEE floats (formats 1, 5)",
-                mend="Convert the file, minding its trace weighting factors.",
+                hint="Convert the file, minding its trace weighting factors.",
             )
         headers = _Headers(path, file, segyio)
         _check_traces(headers)
@@ -196,7 +196,7 @@ def _segyio() -> ModuleType:
         import segyio
     except ModuleNotFoundError as error:
         raise MissingDependencyError(
-            "SEG-Y files need segyio", mend="Install it with pip install 'invdiff[seismic]'."
+            "SEG-Y files need segyio", hint="Install it with pip install 'invdiff[seismic]'."
         ) from error
     module: ModuleType = segyio
     return module
@@ -211,7 +211,7 @@ def _samples(headers: _Headers) -> NDArray[np.floating[Any]]:
             got=f"{int((~finite).sum())} of {len(samples)} traces, the first number"
             f" {int(finite.argmin()) + 1}",
             expected="finite values",
-            mend="Repair them, or check that the format in the binary header is the true one.",
+            hint="Repair them, or check that the format in the binary header is the true one.",
         )
     return samples
 
@@ -226,14 +226,14 @@ def _check_traces(headers: _Headers) -> None:
             f"{int(other.sum())} of {len(kind)} traces of {name} are not live pressure",
             got=f"trace identification {_some(np.unique(kind[other]))}",
             expected=f"{_LIVE}",
-            mend="Take dead, auxiliary and other components' traces out of the file.",
+            hint="Take dead, auxiliary and other components' traces out of the file.",
         )
     if headers.common("CoordinateUnits", "units of positions") not in (0, 1):
         raise InputError(
             f"positions of {name} are angles",
             got=f"CoordinateUnits {headers['CoordinateUnits'][0]}",
             expected="1, lengths",
-            mend="Project them onto a plane first.",
+            hint="Project them onto a plane first.",
         )
     if headers.binary("MeasurementSystem") not in (0, 1, 2):
         raise InputError(
@@ -247,7 +247,7 @@ def _check_traces(headers: _Headers) -> None:
             f"the number of samples is said twice in {name}",
             got=f"{n_samples} by its traces, {len(headers.file.samples)} by its binary header",
             expected="the same",
-            mend="Mend the headers.",
+            hint="Mend the headers.",
         )
 
 
@@ -259,7 +259,7 @@ def _by_shot(headers: _Headers) -> tuple[Ints, Ints]:
             f"shots of {headers.path.name} have unequal numbers of receivers",
             got=f"{counts.min()} to {counts.max()} traces in {len(counts)} field records",
             expected="the same number in each",
-            mend="Split the file by field record, or add traces so that all have the same.",
+            hint="Split the file by field record, or add traces so that all have the same.",
         )
     by_record = np.argsort(headers["FieldRecord"], kind="stable").reshape(len(record), -1)
     appearance = np.argsort(first)
@@ -276,7 +276,7 @@ def _line(headers: _Headers) -> float:
             f"{headers.path.name} is no line along x",
             got=f"y from {y.min():g} to {y.max():g} m",
             expected="a constant y",
-            mend="Project sources and receivers onto the line, and write the distance as x.",
+            hint="Project sources and receivers onto the line, and write the distance as x.",
         )
     return float(y[0])
 
@@ -289,7 +289,7 @@ def _check_one_source(headers: _Headers, record: Ints, source: Floats) -> None:
             f"a field record of {headers.path.name} has several source positions",
             got=f"records {_some(record[moved])}",
             expected="one source each: shots are told apart by FieldRecord",
-            mend="Number the shots in FieldRecord (bytes 9-12).",
+            hint="Number the shots in FieldRecord (bytes 9-12).",
         )
 
 
@@ -303,7 +303,7 @@ def _interval(headers: _Headers) -> int:
             got=f"{of_traces} us by its traces, {headers.binary('Interval')} us by its binary"
             " header",
             expected="one positive number",
-            mend="Mend the headers.",
+            hint="Mend the headers.",
         )
     return said.pop()
 
@@ -315,7 +315,7 @@ def _delay(headers: _Headers) -> int:
             f"the recording delay of {headers.path.name} is scaled",
             got=f"time scalar {headers['ScalarTraceHeader'][0]}",
             expected="milliseconds",
-            mend="Write the delay with time scalar 1.",
+            hint="Write the delay with time scalar 1.",
         )
     return delay
 
@@ -368,7 +368,7 @@ def _scaled(what: str, lengths: Mapping[str, Floats]) -> tuple[int, dict[str, In
             f"{what} cannot be written to SEG-Y to the millimetre",
             got=f"lengths up to {largest:g} m",
             expected=f"at most {_INT32 / 1000:g} m",
-            mend="Count them from a nearer origin.",
+            hint="Count them from a nearer origin.",
         )
     scale = exact[0] if exact else fitting[-1]
     return scale, {
@@ -382,7 +382,7 @@ def _check_writable(traces: Traces, path: Path, overwrite: bool) -> None:
             "SEG-Y holds numbers in single precision",
             got=traces.pressure.dtype,
             expected="float32",
-            mend="Convert pressure with .astype('float32').",
+            hint="Convert pressure with .astype('float32').",
         )
     n_samples = traces.pressure.shape[-1]
     if not 0 < traces.interval <= _INT16 or n_samples > _INT16:
@@ -390,18 +390,18 @@ def _check_writable(traces: Traces, path: Path, overwrite: bool) -> None:
             "this time axis does not fit into the headers of SEG-Y",
             got=f"{n_samples} samples every {traces.interval} us",
             expected=f"at most {_INT16} each",
-            mend="Resample or cut it, or write Zarr.",
+            hint="Resample or cut it, or write Zarr.",
         )
     if abs(traces.delay) > _INT16:
         raise InputError("the recording delay is too long for SEG-Y", got=f"{traces.delay} ms")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write into {path.parent}", mend="Make it, or choose another one.")
+        raise InputError(f"cannot write into {path.parent}", hint="Make it, or choose another one.")
     if path.exists() and (path.is_dir() or not overwrite):
         raise OutputExistsError(
             f"output {path} exists",
             got="a folder" if path.is_dir() else "a file",
             expected="a path that is free",
-            mend="Choose another path, or ask to overwrite a file (overwrite=True).",
+            hint="Choose another path, or ask to overwrite a file (overwrite=True).",
         )
 
 

@@ -251,7 +251,7 @@ def write_segy(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = False
             "SEG-Y holds pressure and positions only",
             got=f"variables {sorted(map(str, dataset.data_vars))}",
             expected="pressure alone",
-            mend=f"Write them elsewhere and leave them out: ds.drop_vars({others}); or write Zarr."
+            hint=f"Write them elsewhere and leave them out: ds.drop_vars({others}); or write Zarr."
             if others
             else "Write Zarr, or add the traces.",
         )
@@ -286,7 +286,7 @@ def _check_sizes(variables: Mapping[str, tuple[tuple[str, ...], tuple[int, ...]]
                     f"{name} does not fit {other}",
                     got=f"{size} along {dim!r}",
                     expected=known,
-                    mend="Data and wavelet share one time axis: resample them to the same dt."
+                    hint="Data and wavelet share one time axis: resample them to the same dt."
                     if dim == "time"
                     else "",
                 )
@@ -300,7 +300,7 @@ def _check_labels(dataset: xr.Dataset) -> None:
             "variables of a seismic line are missing",
             got=sorted(map(str, dataset.variables)),
             expected=f"also {missing}",
-            mend="Assign them, such as ds.assign_coords(source_x=('shot', x)).",
+            hint="Assign them, such as ds.assign_coords(source_x=('shot', x)).",
         )
     for name, choices in _DIMS.items():
         if name not in dataset.variables:
@@ -311,7 +311,7 @@ def _check_labels(dataset: xr.Dataset) -> None:
                 f"{name} has other dims",
                 got=dict(zip(array.dims, array.shape, strict=True)),
                 expected=" or ".join(map(str, choices)),
-                mend="Rename, select or broadcast its dims; keep a single shot as an axis of"
+                hint="Rename, select or broadcast its dims; keep a single shot as an axis of"
                 " length 1.",
             )
         units = array.attrs.get("units")
@@ -320,7 +320,7 @@ def _check_labels(dataset: xr.Dataset) -> None:
                 f"{name} is not in SI units",
                 got=f"units {units!r}",
                 expected=repr(_UNITS[name]),
-                mend="Convert the values, and then the attribute.",
+                hint="Convert the values, and then the attribute.",
             )
 
 
@@ -331,7 +331,7 @@ def _check_noise_std(noise_std: object, has_pressure: bool) -> None:
             "noise_std is no noise level of the traces",
             got=repr(noise_std) if has_pressure else "no pressure",
             expected="one positive number, in the units of pressure",
-            mend="Leave it out if it is not known.",
+            hint="Leave it out if it is not known.",
         )
 
 
@@ -357,7 +357,7 @@ def _microseconds(time: Array) -> tuple[int, int]:
             got=f"{time[0]:g} to {time[-1]:g} s in steps of {np.diff(time).min():g} to"
             f" {np.diff(time).max():g} s",
             expected="uniform steps of whole microseconds from whole milliseconds",
-            mend="Resample it, or write Zarr.",
+            hint="Resample it, or write Zarr.",
         )
     return interval, delay
 
@@ -374,6 +374,6 @@ def _records(dataset: xr.Dataset) -> NDArray[np.int64]:
             "labels of the shots are no field record numbers",
             got=f"{record[:5].tolist()} ...",
             expected="integers of 32 bits, each once",
-            mend="Give others, or ds.drop_vars('shot') to have them numbered.",
+            hint="Give others, or ds.drop_vars('shot') to have them numbered.",
         )
     return record.astype(np.int64)

@@ -79,7 +79,7 @@ class ZarrBatches:
                 f"{self.variable} of {self.path} holds NaN or Inf",
                 got=f"image {index[~finite][0]}, in a crop of step {step}",
                 expected="values that are finite in float32",
-                mend="Repair or remove that image.",
+                hint="Repair or remove that image.",
             )
         return fields, self._positions(top, left, (h, w))
 
@@ -140,6 +140,6 @@ def _images(batches: ZarrBatches) -> zarr.Array[Any]:
             f"images {name!r} are packed",
             got=f"attributes {sorted(packed)}",
             expected="values as they are",
-            mend="Write them unpacked: dataset.drop_encoding().to_zarr(...).",
+            hint="Write them unpacked: dataset.drop_encoding().to_zarr(...).",
         )
     return images

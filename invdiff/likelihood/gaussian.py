@@ -183,7 +183,7 @@ def _whitening(noise: NoiseModel, operator: Operator, *, like: Tensor) -> tuple[
             "noise level is not positive",
             got=noise if std.ndim == 0 else f"minimum {float(std.min())}",
             expected="a finite standard deviation > 0, in the units of the data",
-            mend="Estimate it, for k-space with invdiff.operators.mri.estimate_noise_std.",
+            hint="Estimate it, for k-space with invdiff.operators.mri.estimate_noise_std.",
         )
     try:
         std.broadcast_to(like.shape)

@@ -47,7 +47,7 @@ class Poisson(Likelihood):
                 "data are not counts",
                 got=f"values from {float(y.min())} to {float(y.max())}",
                 expected="whole numbers >= 0",
-                mend="Undo their scaling, and hand it over as the gain.",
+                hint="Undo their scaling, and hand it over as the gain.",
             )
         if not 0 < gain < math.inf:
             raise InputError("gain out of range", got=gain, expected="finite, > 0")
@@ -86,6 +86,6 @@ class Poisson(Likelihood):
                 "predicted counts are not positive",
                 got=f"minimum {float(z.min())}",
                 expected="> 0 for every measured datum",
-                mend="Make them positive by the operator, for example Lognormal(linear).",
+                hint="Make them positive by the operator, for example Lognormal(linear).",
             )
         return torch.where(measured > 0, self.gain / z, 0)

@@ -50,7 +50,7 @@ class Rician(Likelihood):
                 "magnitudes are real",
                 got=y.dtype,
                 expected="an operator with real data",
-                mend="Take Magnitude(operator) and abs() of the data, or Gaussian for complex.",
+                hint="Take Magnitude(operator) and abs() of the data, or Gaussian for complex.",
             )
         if (y < 0).any():
             raise InputError("magnitudes are negative", got=float(y.min()), expected=">= 0")

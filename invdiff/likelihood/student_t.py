@@ -50,7 +50,7 @@ class StudentT(Likelihood):
                 "degrees of freedom out of range",
                 got=degrees,
                 expected="finite, > 0",
-                mend="Take about 4 for outliers; without any, use Gaussian.",
+                hint="Take about 4 for outliers; without any, use Gaussian.",
             )
         self.noise_std, self.degrees = float(noise_std), float(degrees)
 

@@ -29,7 +29,7 @@ def inversion_figure(
     """Truth, other models, posterior mean, two members, std, absolute error, a shot, coverage.
 
     Args:
-        result: of :func:`invdiff.invert`; at least two members.
+        result: of :func:`invdiff.fwi`; at least two members.
         truth: ``(z, x)``, m/s, coordinates in m.
         models: to compare with, such as the start, by title.
         gathers: traces ``(receiver, time)`` of a shot, by title; the first sets the colours of all.

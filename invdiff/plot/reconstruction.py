@@ -23,7 +23,7 @@ def reconstruction_figure(
     """Reference, baselines, posterior mean, std, absolute error, two members, coverage curve.
 
     Args:
-        result: of :func:`invdiff.reconstruct` on a 2-D grid; at least two members.
+        result: of :func:`invdiff.verbs.reconstruct` on a 2-D grid; at least two members.
         reference: the truth.
         baselines: other reconstructions, by title.
         curve: of :func:`invdiff.calibration.coverage`.

@@ -86,7 +86,7 @@ class LevelSampler(ABC):
                 "too few steps",
                 got=f"steps={self.steps}",
                 expected="steps >= 1",
-                mend="Take about 32, or leave it to the default.",
+                hint="Take about 32, or leave it to the default.",
             )
 
     def init(
@@ -153,7 +153,7 @@ class UsesTerms(LevelSampler):
                 f"{name} conditions by itself",
                 got=f"conditioning={model.conditioning!r}",
                 expected="Posterior(prior, *terms) without one",
-                mend=f"Leave the conditioning out, or take another sampler than {name}.",
+                hint=f"Leave the conditioning out, or take another sampler than {name}.",
             )
         require(name, model.terms)
 

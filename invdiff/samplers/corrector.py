@@ -167,7 +167,7 @@ class Corrected:
                 f"{type(self.sampler).__name__} has no score to correct by",
                 got=self.sampler,
                 expected="a sampler of priors",
-                mend="Take Ancestral(), Heun() or another that goes with a conditioning.",
+                hint="Take Ancestral(), Heun() or another that goes with a conditioning.",
             )
 
     @property

@@ -57,7 +57,7 @@ class DDNM(TermSampler):
                 "eta out of range",
                 got=self.eta,
                 expected="0 < eta <= 1",
-                mend="Without fresh noise, noisy data have no room; DDRM(eta=0) gives them some.",
+                hint="Without fresh noise, noisy data have no room; DDRM(eta=0) gives them some.",
             )
 
     def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:

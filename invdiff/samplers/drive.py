@@ -59,7 +59,7 @@ def iterate(
             raise DivergedError(
                 f"{sampler!r} left the finite numbers",
                 got=f"NaN or Inf after step {state.step} of members {realizations}",
-                mend="Take more steps, weaken the guidance, or check the noise level.",
+                hint="Take more steps, weaken the guidance, or check the noise level.",
             )
         yield state
 
@@ -156,13 +156,13 @@ def member_numbers(realizations: int | Sequence[int], batch_size: int) -> list[i
             "nothing to draw",
             got=f"realizations={realizations}, batch_size={batch_size}",
             expected="both >= 1",
-            mend="Ask for at least one member, at least one at a time.",
+            hint="Ask for at least one member, at least one at a time.",
         )
     if min(members) < 0 or len(set(members)) < len(members):
         raise InputError(
             "realizations are not the numbers of members",
             got=members,
             expected="distinct integers >= 0",
-            mend="Name each member once; an int asks for that many from 0.",
+            hint="Name each member once; an int asks for that many from 0.",
         )
     return members

@@ -97,7 +97,7 @@ def data_modes(terms: tuple[Gaussian, ...], grid: Grid) -> DataModes:
             "no singular value decomposition of these data is known",
             got=f"{grid.size} unknowns",
             expected=f"a mask, an operator with is_circulant, or at most {_MAX_DENSE} unknowns",
-            mend="Take DiffPIR() or DAPS(), which solve instead.",
+            hint="Take DiffPIR() or DAPS(), which solve instead.",
         )
     matrix = torch.cat([term.matrix() for term in terms])
     squares, vectors = torch.linalg.eigh(matrix.mH @ matrix)

@@ -109,7 +109,7 @@ def check_ensemble(x: Tensor) -> None:
             "too few members for a covariance",
             got=len(x),
             expected=">= 2",
-            mend="Draw a hundred or more at once, also to keep a few of them.",
+            hint="Draw a hundred or more at once, also to keep a few of them.",
         )
 
 

@@ -128,7 +128,7 @@ class ExactGaussian:
                 "ExactGaussian draws given linear Gaussian data alone",
                 got=list(terms),
                 expected="linear operators and Gaussian noise",
-                mend="Take DAPS(kernel=GaussNewton()), Langevin() or HMC().",
+                hint="Take DAPS(kernel=GaussNewton()), Langevin() or HMC().",
             )
 
     def draw(self, target: Target, grid: Grid, noise: StepNoise) -> Tensor:

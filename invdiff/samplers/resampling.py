@@ -91,7 +91,7 @@ def reweigh(
         raise DivergedError(
             "the weights of all particles vanish or are not finite",
             got=f"log-weights up to {float(log_weights.max())} after step {state.step}",
-            mend="Check the noise level; take more steps or particles.",
+            hint="Check the noise level; take more steps or particles.",
         )
     if effective_number(log_weights) >= threshold * len(log_weights):
         return state._replace(log_weights=log_weights), None

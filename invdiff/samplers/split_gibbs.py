@@ -97,7 +97,7 @@ class SplitGibbs(TermSampler):
                 "couplings outside the noise levels of the prior",
                 got=f"rho from {self.rho_max} to {self.rho_min}",
                 expected=f"within {schedule.ratio_max} to {schedule.ratio_min}",
-                mend="Choose rho_max and rho_min in the units of this prior.",
+                hint="Choose rho_max and rho_min in the units of this prior.",
             )
 
     def coupling(self, step: int) -> float:

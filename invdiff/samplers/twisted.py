@@ -84,7 +84,7 @@ class TwistedSMC(ParticleSampler):
                 "TwistedSMC needs the evidence of the data given x_t",
                 got=f"conditioning={model.conditioning!r}",
                 expected="MomentMatching(), JacobianFree(...) or Laplace()",
-                mend="Leave the conditioning out.",
+                hint="Leave the conditioning out.",
             )
 
     def init(

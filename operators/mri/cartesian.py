@@ -55,14 +55,14 @@ class CartesianMRI(Linear):
                 "an MR image is complex",
                 got=domain.dtype,
                 expected="a complex domain",
-                mend="Use domain.with_dtype(torch.complex64).",
+                hint="Use domain.with_dtype(torch.complex64).",
             )
         if sensitivity is not None and tuple(sensitivity.shape[1:]) != domain.shape:
             raise ShapeError(
                 "sensitivity does not fit the image",
                 got=tuple(sensitivity.shape),
                 expected=f"(n_coils, {', '.join(map(str, domain.shape))})",
-                mend="Crop, pad or transpose it as the image was.",
+                hint="Crop, pad or transpose it as the image was.",
             )
         dims, shape = tuple(f"k{dim}" for dim in domain.dims), domain.shape
         if sensitivity is not None:
@@ -168,14 +168,14 @@ def _check_sensitivity(sensitivity: Tensor) -> None:
             "sensitivity is real",
             got=sensitivity.dtype,
             expected="complex values",
-            mend="Convert it with sensitivity.to(torch.complex64) if its phase is zero.",
+            hint="Convert it with sensitivity.to(torch.complex64) if its phase is zero.",
         )
     if sensitivity.ndim not in (3, 4):
         raise ShapeError(
             "sensitivity does not look like coil maps",
             got=tuple(sensitivity.shape),
             expected="(n_coils, y, x) or (n_coils, z, y, x)",
-            mend="Give a single coil an axis of length 1.",
+            hint="Give a single coil an axis of length 1.",
         )
     check_finite(sensitivity, "sensitivity")
 
@@ -187,7 +187,7 @@ def _default_domain(mask: Tensor, sensitivity: Tensor | None) -> Grid:
             "cannot tell the image's shape from the mask",
             got=shape,
             expected="two or three axes",
-            mend="Give the domain, or a mask of the image's shape.",
+            hint="Give the domain, or a mask of the image's shape.",
         )
     dtype = torch.complex64 if sensitivity is None else sensitivity.dtype
     return Grid(_DIMS[len(shape)], shape, dtype)

@@ -155,7 +155,7 @@ def poisson_disc(
             f"acceleration {acceleration} cannot be had on {plane}",
             got=f"{target} samples",
             expected=f"between {n_centre} (calibration) and {n_allowed} (all but the corners)",
-            mend="Change the calibration or the acceleration, or use crop_corners=False.",
+            hint="Change the calibration or the acceleration, or use crop_corners=False.",
         )
     rng = np.random.default_rng(seed)
     order = rng.permutation(np.flatnonzero(allowed & ~centre))
@@ -231,7 +231,7 @@ def _plan_lines(
             f"acceleration {acceleration} leaves fewer lines than the calibration needs",
             got=f"{n_lines} of {n} lines",
             expected=f"at least {max(calibration, 1)}",
-            mend="Lower the acceleration or the calibration.",
+            hint="Lower the acceleration or the calibration.",
         )
     return n_lines, outer
 

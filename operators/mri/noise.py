@@ -75,7 +75,7 @@ def estimate_coil_covariance(kspace: Tensor, mask: Tensor, *, fraction: float = 
             "k-space has no coil dim",
             got=tuple(kspace.shape),
             expected="(n_coils, *mask.shape)",
-            mend="Give a single coil an axis of length 1.",
+            hint="Give a single coil an axis of length 1.",
         )
     samples = _outer_samples(kspace, mask, fraction).to(torch.complex128)
     n_coils, n_samples = samples.shape
@@ -84,7 +84,7 @@ def estimate_coil_covariance(kspace: Tensor, mask: Tensor, *, fraction: float = 
             "too few samples for a covariance",
             got=f"{n_samples} samples of {n_coils} coils",
             expected=f"at least {4 * n_coils}",
-            mend="Raise the fraction, or give the noise level.",
+            hint="Raise the fraction, or give the noise level.",
         )
     covariance = torch.eye(n_coils, dtype=samples.dtype, device=samples.device)
     for _ in range(_TYLER_ITERATIONS):
@@ -124,7 +124,7 @@ def prewhiten(values: Tensor, covariance: Tensor) -> Tensor:
             "covariance does not fit the coils",
             got=tuple(covariance.shape),
             expected=(n_coils, n_coils),
-            mend="Estimate it from k-space of these coils.",
+            hint="Estimate it from k-space of these coils.",
         )
     factor, failed = torch.linalg.cholesky_ex(covariance.to(torch.complex128))
     if int(failed):
@@ -132,7 +132,7 @@ def prewhiten(values: Tensor, covariance: Tensor) -> Tensor:
             "covariance is not positive definite",
             got=f"minor {int(failed)} <= 0",
             expected="independent coils, each with some noise",
-            mend="Leave out coils that are empty or copies, or estimate it from more samples.",
+            hint="Leave out coils that are empty or copies, or estimate it from more samples.",
         )
     flat = values.reshape(n_coils, -1).to(torch.complex128)
     white = torch.linalg.solve_triangular(factor, flat, upper=False)
@@ -147,7 +147,7 @@ def _outer_samples(kspace: Tensor, mask: Tensor, fraction: float) -> Tensor:
             "mask does not fit k-space",
             got=f"mask {tuple(mask.shape)}, kspace {tuple(kspace.shape)}",
             expected="kspace (n_coils, *mask.shape) or mask.shape",
-            mend="Crop, pad or transpose the mask as k-space was.",
+            hint="Crop, pad or transpose the mask as k-space was.",
         )
     check_finite(kspace, "kspace")
     keep = as_mask(mask, tuple(mask.shape))
@@ -161,7 +161,7 @@ def _outer_samples(kspace: Tensor, mask: Tensor, fraction: float) -> Tensor:
             "too few outer samples to tell the noise",
             got=f"fraction={fraction}, {n_outer} samples",
             expected="at least 16",
-            mend="Give the noise level.",
+            hint="Give the noise level.",
         )
     order = radius[keep].argsort(descending=True)[:n_outer]
     samples = kspace.reshape(-1, *mask.shape)[:, keep][:, order]
@@ -171,7 +171,7 @@ def _outer_samples(kspace: Tensor, mask: Tensor, fraction: float) -> Tensor:
             "the outer samples are zero, so the noise cannot be told from them",
             got=f"{n_zero} of {n_outer} samples zero in all coils",
             expected="measured values",
-            mend="Leave zero padding out of the mask, or give the noise level.",
+            hint="Leave zero padding out of the mask, or give the noise level.",
         )
     return samples[:, (samples != 0).any(0)]
 

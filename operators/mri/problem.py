@@ -63,7 +63,7 @@ def _check(arrays: Mapping[str, Tensor]) -> None:
             "arrays of the scan are missing",
             got=sorted(arrays),
             expected=f"also {missing}",
-            mend="Read the file with invdiff.io.read_kspace.",
+            hint="Read the file with invdiff.io.read_kspace.",
         )
     kspace, mask = arrays["kspace"], arrays["mask"]
     for name in ("kspace", "sensitivity"):
@@ -72,21 +72,21 @@ def _check(arrays: Mapping[str, Tensor]) -> None:
                 f"{name} is real",
                 got=arrays[name].dtype,
                 expected="complex values",
-                mend="Join its real and imaginary parts, as with torch.complex.",
+                hint="Join its real and imaginary parts, as with torch.complex.",
             )
     if tuple(kspace.shape[1:]) != tuple(mask.shape):
         raise ShapeError(
             "kspace and mask do not fit together",
             got=f"kspace {tuple(kspace.shape)}, mask {tuple(mask.shape)}",
             expected="(coil, *image) and (*image)",
-            mend="Give a single coil an axis of length 1; crop or pad both alike.",
+            hint="Give a single coil an axis of length 1; crop or pad both alike.",
         )
     if "sensitivity" in arrays and arrays["sensitivity"].shape != kspace.shape:
         raise ShapeError(
             "sensitivity does not fit kspace",
             got=tuple(arrays["sensitivity"].shape),
             expected=tuple(kspace.shape),
-            mend="One map a coil, of the size of the image.",
+            hint="One map a coil, of the size of the image.",
         )
 
 
@@ -102,7 +102,7 @@ def _covariance(kspace: Tensor, mask: Tensor, noise_std: float | Sequence[float]
             "noise levels do not fit the coils",
             got=f"{tuple(levels.shape)} levels",
             expected=f"one number or {len(kspace)}",
-            mend="Give one for each coil, in their order.",
+            hint="Give one for each coil, in their order.",
         )
     levels = levels.expand(len(kspace))
     if not (torch.isfinite(levels) & (levels > 0)).all():
@@ -110,6 +110,6 @@ def _covariance(kspace: Tensor, mask: Tensor, noise_std: float | Sequence[float]
             "noise level is not positive",
             got=noise_std,
             expected="finite numbers > 0, in the units of kspace",
-            mend="Leave it out to have it estimated from the outermost samples.",
+            hint="Leave it out to have it estimated from the outermost samples.",
         )
     return torch.diag(levels.square()).to(kspace.dtype)

@@ -35,7 +35,7 @@ def foreground_percentile(image: Tensor, *, percentile: float = 99.0) -> float:
             "image has no foreground",
             got="zeros",
             expected="some signal",
-            mend="Check that k-space is centred and its centre was acquired.",
+            hint="Check that k-space is centred and its centre was acquired.",
         )
     return quantile(foreground, percentile / 100)
 

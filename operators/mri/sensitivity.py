@@ -83,7 +83,7 @@ def espirit(
             "calibration block does not fit",
             got=calibration,
             expected=f"between the kernel, {kernel}, and the image, {tuple(kspace.shape[1:])}",
-            mend="Maps need a fully sampled centre of k-space; without one, give sensitivities.",
+            hint="Maps need a fully sampled centre of k-space; without one, give sensitivities.",
         )
     check_finite(kspace, "kspace")
     from sigpy.mri.app import EspiritCalib

@@ -140,7 +140,7 @@ class Acoustic:
         """The operator of some of the shots; nothing is compiled again."""
         if self.weights is not None:
             raise InputError(
-                "encoded shots cannot be chosen from", mend="Choose before encoding them."
+                "encoded shots cannot be chosen from", hint="Choose before encoding them."
             )
         return self._with(self.survey.shots(indices), None)
 

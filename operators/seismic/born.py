@@ -34,7 +34,7 @@ class Born(HandWritten):
                 "Born is of constant density and Devito",
                 got=operator,
                 expected="Acoustic(..., density=None, engine=Devito())",
-                mend="The derivative of any other is torch's own: torch.func.vjp(operator, v).",
+                hint="The derivative of any other is torch's own: torch.func.vjp(operator, v).",
             )
         operator.check(background[None])
         super().__init__(operator.domain, operator.range)

@@ -55,7 +55,7 @@ def load_deepwave() -> Any:
     except ImportError as error:
         raise MissingDependencyError(
             "Deepwave is not installed",
-            mend="pip install 'invdiff[seismic]', or take the engine Devito().",
+            hint="pip install 'invdiff[seismic]', or take the engine Devito().",
         ) from error
     return deepwave
 
@@ -307,7 +307,7 @@ class DeepwavePropagator:
                 "Deepwave refuses this medium",
                 got=str(error),
                 expected="contrasts that the time step allows for",
-                mend=f"Take Deepwave(substeps={(self.engine.substeps or 1) + 1}) or smooth the"
+                hint=f"Take Deepwave(substeps={(self.engine.substeps or 1) + 1}) or smooth the"
                 " model.",
             ) from error
 

@@ -72,7 +72,7 @@ class Elastic:
                 "Elastic has no free surface",
                 got=boundary,
                 expected="Boundary(is_free_surface=False)",
-                mend="Let the waves leave at the top, or take Acoustic.",
+                hint="Let the waves leave at the top, or take Acoustic.",
             )
         if not 20 <= bounds[0] < bounds[1]:
             raise InputError("these are no velocity bounds", got=bounds, expected="low < high, m/s")
@@ -148,7 +148,7 @@ class Elastic:
                 "this is no elastic medium of these bounds",
                 got=", ".join(f"{n} {float(f.min()):g} to {float(f.max()):g}" for n, f in ranges),
                 expected=", ".join(broken),
-                mend="Give m/s and kg/m^3, in the order vp, vs, density.",
+                hint="Give m/s and kg/m^3, in the order vp, vs, density.",
             )
 
     def __repr__(self) -> str:

@@ -42,7 +42,7 @@ def load_devito() -> Any:
             "Devito is not installed",
             got=str(error),
             expected="the package devito",
-            mend="pip install 'invdiff[seismic]', or take the engine Deepwave().",
+            hint="pip install 'invdiff[seismic]', or take the engine Deepwave().",
         ) from error
     if "DEVITO_LOGGING" not in os.environ:
         devito.configuration["log-level"] = "WARNING"
@@ -63,7 +63,7 @@ def check_compiler(compiler: str) -> None:
             "the C compiler that Devito needs at run time is missing",
             got=f"no program {compiler!r}",
             expected="gcc, or another named by DEVITO_ARCH",
-            mend="Install gcc (Debian: apt install gcc), or take the engine Deepwave().",
+            hint="Install gcc (Debian: apt install gcc), or take the engine Deepwave().",
         )
 
 
@@ -83,7 +83,7 @@ def check_lock(cache: Path) -> None:
                 "Devito's compilation cache is locked by a process that is gone",
                 got=f"{lock}, {age:.0f} s old",
                 expected="no lock older than a compilation takes",
-                mend="Delete that file, or set TMPDIR to a folder of your own before the start.",
+                hint="Delete that file, or set TMPDIR to a folder of your own before the start.",
             )
 
 
@@ -98,7 +98,7 @@ def check_threads(n_threads: int) -> None:
     """
     if n_threads < 1:
         raise InputError(
-            "no threads to run shots in", got=n_threads, expected=">= 1", mend="Take Threads(1)."
+            "no threads to run shots in", got=n_threads, expected=">= 1", hint="Take Threads(1)."
         )
     n_cores = available_cores()
     if n_threads > max(2 * n_cores, 4):
@@ -106,7 +106,7 @@ def check_threads(n_threads: int) -> None:
             "threads are oversubscribed",
             got=f"{n_threads} shots at once on {n_cores} cores",
             expected=f"at most {max(2 * n_cores, 4)}",
-            mend=f"Take Threads({n_cores}): more gain nothing, and each holds wave fields.",
+            hint=f"Take Threads({n_cores}): more gain nothing, and each holds wave fields.",
         )
 
 

@@ -38,7 +38,7 @@ def check_domain(domain: Grid) -> None:
                 f"the grid is not evenly spaced in {dim}",
                 got=f"steps of {steps.min():g} to {steps.max():g} m" if len(steps) else "one point",
                 expected="equal positive steps",
-                mend="Interpolate the model onto an even grid.",
+                hint="Interpolate the model onto an even grid.",
             )
 
 
@@ -54,7 +54,7 @@ def check_bounds(bounds: tuple[float, float]) -> None:
             "velocity bounds look like km/s",
             got=bounds,
             expected="m/s",
-            mend="Multiply them by 1000.",
+            hint="Multiply them by 1000.",
         )
 
 
@@ -66,7 +66,7 @@ def check_below_surface(survey: Survey, surface: float) -> None:
                 f"a {name} lies on the free surface, where the pressure is zero",
                 got=f"z = {positions[..., 0].min():g} m",
                 expected=f"z > {surface:g} m",
-                mend="Put it a cell deeper, or make the surface absorbing.",
+                hint="Put it a cell deeper, or make the surface absorbing.",
             )
 
 
@@ -80,7 +80,7 @@ def check_velocity(x: Tensor, bounds: tuple[float, float]) -> None:
             "velocity is out of bounds",
             got=f"{low:g} to {high:g}",
             expected=f"{bounds[0]:g} to {bounds[1]:g} m/s",
-            mend="It looks like km/s: multiply it by 1000."
+            hint="It looks like km/s: multiply it by 1000."
             if looks_like_km
             else "Clamp it, or build the operator with wider bounds; a higher upper bound"
             " shortens the time step.",
@@ -100,7 +100,7 @@ def check_density(density: Tensor, shape: tuple[int, ...]) -> None:
             "this is no density in kg/m^3",
             got=f"{low:g} to {high:g}",
             expected="> 0, about 1000 to 3000",
-            mend="It looks like g/cm^3: multiply it by 1000."
+            hint="It looks like g/cm^3: multiply it by 1000."
             if low > 0
             else "Fill what is missing; water has 1000, and a vacuum is a free surface.",
         )
@@ -129,5 +129,5 @@ def _check_finite(field: Tensor, name: str) -> None:
             f"{name} holds NaN or Inf",
             got=f"{int((~torch.isfinite(field)).sum())} of {field.numel()} cells",
             expected="finite values",
-            mend="Fill them; if an update made them, shorten its step.",
+            hint="Fill them; if an update made them, shorten its step.",
         )

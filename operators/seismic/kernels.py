@@ -123,7 +123,7 @@ class Kernels:
         if not isinstance(self.equation, ConstantDensity):
             raise UnsupportedError(
                 "Born is of the constant-density equation", got=self.equation,
-                mend="Take the derivative of VariableDensity by torch, or Acoustic.",
+                hint="Take the derivative of VariableDensity by torch, or Acoustic.",
             )  # fmt: skip
         grid = self.grid()
         medium = self._medium(grid)

@@ -170,14 +170,14 @@ class Devito:
                     f"{name} counts time steps",
                     got=f"{name} = {value}",
                     expected=f"{name} >= 1",
-                    mend="Leave it out for the default.",
+                    hint="Leave it out for the default.",
                 )
         if setting.boundary.is_free_surface and setting.shape[0] < 2 * self.space_order:
             raise ShapeError(
                 "the model has too few rows for a free surface",
                 got=f"{setting.shape[0]} rows",
                 expected=f"at least {2 * self.space_order}, twice the order",
-                mend="Lower space_order, or extend the model downwards.",
+                hint="Lower space_order, or extend the model downwards.",
             )
 
 
@@ -312,7 +312,7 @@ class _PullBack(torch.autograd.Function):
             "waves have no second derivative here",
             got="a derivative of the gradient",
             expected="first derivatives",
-            mend="Take create_graph=False; for Gauss-Newton products use Born.",
+            hint="Take create_graph=False; for Gauss-Newton products use Born.",
         )
 
 

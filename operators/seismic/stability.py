@@ -66,7 +66,7 @@ def n_substeps(
             "the time step violates the CFL condition",
             got=f"dt = {dt / asked:g} s at {velocity:g} m/s on cells of {min(spacing):g} m",
             expected=f"at most {limit:g} s",
-            mend=f"Take substeps={needed} or leave it out, lower the upper velocity bound, or use"
+            hint=f"Take substeps={needed} or leave it out, lower the upper velocity bound, or use"
             " larger cells.",
         )
     return asked or needed

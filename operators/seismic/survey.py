@@ -113,7 +113,7 @@ class Survey:
                 "shots are chosen by number",
                 got=index.dtype,
                 expected="integers",
-                mend="Turn a mask into numbers with np.flatnonzero.",
+                hint="Turn a mask into numbers with np.flatnonzero.",
             )
         if index.ndim != 1 or index.min() < 0 or index.max() >= self.n_shots:
             raise InputError(
@@ -174,7 +174,7 @@ class Survey:
                 "all sources and receivers lie within one cell of the model",
                 got=f"a spread of {extent[0]:g} m in z and {extent[1]:g} m in x",
                 expected=f"more than a cell, {cell[0]:g} m by {cell[1]:g} m",
-                mend="They look like km: multiply them by 1000.",
+                hint="They look like km: multiply them by 1000.",
             )
 
     def to_arrays(self) -> dict[str, Floats]:
@@ -212,7 +212,7 @@ class Survey:
                 "the survey has no wavelet",
                 got=sorted(arrays),
                 expected="also 'wavelet', (time,) or (shot, time)",
-                mend="SEG-Y holds none. Estimate it, or ds['wavelet'] = ('time', ricker(f, dt, n))"
+                hint="SEG-Y holds none. Estimate it, or ds['wavelet'] = ('time', ricker(f, dt, n))"
                 " with invdiff.operators.seismic.ricker.",
             )
         time, wavelet = (np.asarray(arrays[name]) for name in ("time", "wavelet"))
@@ -222,7 +222,7 @@ class Survey:
                 "wavelet and time do not fit together",
                 got=f"wavelet {wavelet.shape}, time {time.shape}",
                 expected="a wavelet on the time axis of the data",
-                mend="Resample it to their dt, and pad it with zeros.",
+                hint="Resample it to their dt, and pad it with zeros.",
             )
         survey = cls(_pair(arrays, "source"), _pair(arrays, "receiver"), wavelet, dt)
         shape = survey.data_grid().shape
@@ -268,7 +268,7 @@ def ricker(
             "no Ricker wavelet of this frequency can be sampled",
             got=f"{frequency} Hz at dt = {dt} s",
             expected=f"frequency > 0, and 2.5 times it below Nyquist: at most {0.2 / dt:g} Hz",
-            mend="Give Hz and s; shorten dt.",
+            hint="Give Hz and s; shorten dt.",
         )
     delay = 1.5 / frequency if delay is None else delay
     if not 0 <= delay <= (n_samples - 1) * dt:
@@ -276,7 +276,7 @@ def ricker(
             "the peak of the wavelet is not among the samples",
             got=f"delay {delay:g} s",
             expected=f"0 to {(n_samples - 1) * dt:g} s, {n_samples} samples of {dt} s",
-            mend="Record longer, raise the frequency (is it in Hz, not kHz?), or give a delay.",
+            hint="Record longer, raise the frequency (is it in Hz, not kHz?), or give a delay.",
         )
     a = (np.pi * frequency * (np.arange(n_samples) * dt - delay)) ** 2
     return np.asarray((1 - 2 * a) * np.exp(-a))
@@ -305,7 +305,7 @@ def _time_step(dt: float) -> float:
             "this is no time step of seismic data in seconds",
             got=f"dt = {dt}",
             expected=f"0 < dt < {_LONGEST_DT} s",
-            mend="Give seconds: 1 ms is 0.001." if dt > 0 else "",
+            hint="Give seconds: 1 ms is 0.001." if dt > 0 else "",
         )
     return dt
 
@@ -324,7 +324,7 @@ def _uniform_step(time: NDArray[Any]) -> float:
             got=f"{time[0]:g} to {time[-1]:g} s in steps of {np.diff(time).min():g} to"
             f" {np.diff(time).max():g} s",
             expected="0, dt, 2 dt, ... in s, that of wavelet and data",
-            mend="Resample the data; take out a recording delay by shifting or padding.",
+            hint="Resample the data; take out a recording delay by shifting or padding.",
         )
     return dt
 
@@ -374,7 +374,7 @@ def _check_wavelet(wavelet: Floats, n_shots: int) -> None:
             "the wavelet is all zero",
             got=f"shots {silent.tolist()}" if wavelet.ndim == 2 else "no other value",
             expected="a source that emits",
-            mend="Leave such shots out with .shots(indices), or give their wavelet.",
+            hint="Leave such shots out with .shots(indices), or give their wavelet.",
         )
 
 
@@ -390,7 +390,7 @@ def _check_inside(name: str, positions: Floats, axes: Sequence[Floats]) -> None:
             f"{int(outside.sum())} of {outside.size} {name}s lie outside the model",
             got=f"{where} at z = {z:g} m, x = {x:g} m",
             expected=f"z from {low[0]:g} to {high[0]:g} m, x from {low[1]:g} to {high[1]:g} m",
-            mend="Positions are (z, x) in m. Extend the model, or leave them out of the survey.",
+            hint="Positions are (z, x) in m. Extend the model, or leave them out of the survey.",
         )
 
 
@@ -411,7 +411,7 @@ def _resample(wavelet: Floats, dt: float, new_dt: float, n_samples: int) -> Floa
             "the wavelet has frequencies that this time step cannot hold",
             got=f"{float(np.max(lost)):.1e} of its energy above {0.5 / new_dt:g} Hz, dt = {new_dt}",
             expected=f"at most {_LOST_ENERGY:g}",
-            mend="Shorten dt, or low-pass the wavelet first.",
+            hint="Shorten dt, or low-pass the wavelet first.",
         )
     spectrum[..., frequency > 0.5 / new_dt] = 0
     # sum_k S_k exp(2 pi i k m new_dt / (padded dt)), for m = 0 ... n_samples - 1

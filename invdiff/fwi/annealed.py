@@ -1,0 +1,320 @@
+r"""Posterior draws in clean space, at falling noise levels.
+
+The wave solver sees models, never noisy states. At a level ``sigma`` a member ``x`` is noised and
+denoised, which gives what the prior expects of its surroundings, ``N(m, C)`` with ``m =
+E[x_0|x_t]``, ``C = Cov[x_0|x_t]``. The next ``x`` minimises the randomised objective (randomise,
+then optimise: Bardsley et al. 2014, doi 10.1137/140964023)::
+
+    f(x) / T - e_y . x + |C^(-1/2) (x - m) - e_x|^2 / 2,    e_y ~ N(0, B / T), e_x ~ N(0, I)
+
+for one quasi-Newton step: ``f`` is replaced by its quadratic model with the curvature ``B`` learned
+from all gradients so far, ``C`` is exact, and the quadratic is solved by conjugate gradients, which
+cost no wave solve. So every level takes a single gradient, and nothing learned of ``f`` is lost
+from one level to the next, as it is when an optimiser is started anew at each. ``e_y`` is what
+noise of the data would add to the gradient, drawn from the curvature and not from the operator.
+
+``T = max(1, 2 f / n_data)`` makes the noise as large as the residual while a model cannot explain
+the data: the profile likelihood of an unknown noise level. The first curvature is a Gauss-Newton
+Hessian of stationary correlation, estimated by pulling back white data (`Objective.hessian`).
+
+A classical fit comes first: from the starting model itself, 50 levels were too few. Draws go on
+where an `AnnealedMode` has ended, with the curvature it learned. Members share it and are scattered
+around it by what the prior holds possible there: where the data say little, that keeps them apart.
+
+With linear data and an exact prior the draws are the posterior's (`tests/verbs/test_invert.py`). In
+full waveform inversion what is left is mostly the error of a minimum and not of noise, and what
+spreads know of that is the scatter: `benchmarks/fwi.py` tells how far their intervals hold. Cost:
+the fit; then a forward and an adjoint solve a shot and level, a network pass, and the solve of the
+quadratic.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.covariance import Covariance, SpectralCovariance
+from invdiff.errors import InputError
+from invdiff.fwi.classic import LBFGS
+from invdiff.fwi.curvature import Curvature
+from invdiff.fwi.drive import descend
+from invdiff.fwi.method import Setting, noised
+from invdiff.fwi.objective import Objective
+from invdiff.fwi.shots import AllShots, Shots
+from invdiff.fwi.state import InversionState
+from invdiff.grid import Grid
+from invdiff.linalg import conjugate_gradient, inner, per_member
+
+__all__ = ["AnnealedMode", "AnnealedPosterior"]
+
+# Stream 3 is the objective's.
+_STREAM_STATE, _STREAM_PRIOR, _STREAM_DATA, _STREAM_START = 0, 1, 2, 4
+
+
+@dataclass(frozen=True)
+class AnnealedMode:
+    """One best model, close to the posterior's mode: no draws.
+
+    Args:
+        steps: number of noise levels.
+        highest: first noise level, m/s: about the error of what ``fit`` finds.
+        lowest: last one, m/s.
+        bands: ``(noise level, frequency)``, falling levels and rising frequencies: data are
+            low-passed at the frequency (Hz) until the level is reached.
+        shots: which of them a step sees.
+        memory: pairs of which curvature is made.
+        damping: of the first steps; it falls while the quadratic model foretells the misfit.
+        max_iterations: of the conjugate gradients.
+        fit: finds a model that explains the data, where the levels begin; members that start alike
+            share it. None to begin at the start.
+
+    Raises:
+        InputError: levels that do not fall.
+    """
+
+    steps: int = 50
+    highest: float = 100.0
+    lowest: float = 15.0
+    bands: tuple[tuple[float, float], ...] = ()
+    shots: Shots = field(default_factory=AllShots)
+    memory: int = 50
+    damping: float = 16.0
+    max_iterations: int = 60
+    fit: LBFGS | AnnealedMode | None = field(default_factory=lambda: LBFGS(steps=60))
+
+    needs_prior = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not 0 < self.lowest <= self.highest:
+            raise InputError(
+                "noise levels do not fall", got=self, expected="steps >= 1, 0 < lowest <= highest"
+            )
+
+    @classmethod
+    def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
+        """With the steps that so many gradients a member pay for, and bands of the fit, Hz."""
+        # The fit's line searches take a few more than its steps.
+        fit = LBFGS(steps=max(n_gradients // 2, 1), bands=bands)
+        return cls(steps=max(2 * n_gradients // 5, 1), fit=fit)
+
+    @property
+    def levels(self) -> np.ndarray:
+        """Noise levels, m/s."""
+        return np.geomspace(self.highest, self.lowest, self.steps)
+
+    def init(self, setting: Setting) -> InversionState:
+        """The fit, and misfit and curvature there."""
+        # Members that start alike share the fit.
+        starts = setting.start
+        starts = starts[:1] if bool((starts == starts[:1]).all()) else starts
+        fitted, curvature, damping, n_fit = self._fitted(setting, starts)
+        x = self._scattered(setting, fitted.expand_as(setting.start))
+        objective = self._objective(setting, 0)
+        f, g = objective(x)
+        shared = torch.tensor(n_fit if len(starts) == 1 else 0)
+        memory = _remember(f, g, curvature.expand(len(x)), damping.expand(len(x)))
+        return InversionState.at(
+            x,
+            2 * f / objective.n_data,
+            solves=n_fit + objective.n_shots,
+            memory=memory | {"shared_solves": shared},
+        )
+
+    def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
+        """Where the levels begin, given what was fitted."""
+        return x.clone()
+
+    def _fitted(self, setting: Setting, starts: Tensor) -> tuple[Tensor, Curvature, Tensor, int]:
+        """Models that explain the data, their curvature and damping, and the solves of each."""
+        x, n_solves = starts, 0
+        if self.fit is not None:
+            alone = setting._replace(start=starts, members=range(len(starts)))
+            # Line searches may take more than a solve a step: they leave the levels theirs.
+            levels = (self.steps + 2) * setting.objective.n_shots
+            budget = max(setting.max_solves - levels, setting.max_solves // 2)
+            *_, last = descend(self.fit, alone, max_solves=budget)
+            x, n_solves = last.x, last.solves
+            if isinstance(self.fit, AnnealedMode):
+                return x, *_recall(last.memory)[2:], n_solves
+        curvature = Curvature.start(setting.objective.hessian(x, setting.noise), x)
+        damping = torch.full((len(x),), self.damping, dtype=torch.float64)
+        return x, curvature, damping, n_solves + setting.objective.n_shots
+
+    def cost(self, setting: Setting, state: InversionState) -> int:
+        """One evaluation, two where the objective changes."""
+        n_evaluations = 2 if self._is_new_objective(state.step) else 1
+        return n_evaluations * self.shots.count(setting.objective.n_shots)
+
+    def step(self, setting: Setting, state: InversionState) -> InversionState:
+        """The next noise level."""
+        objective, spent = self._objective(setting, state.step), 0
+        f, g, curvature, damping = _recall(state.memory)
+        if self._is_new_objective(state.step):
+            (f, g), spent = objective(state.x), objective.n_shots
+        heat = (2 * f / objective.n_data).clamp_min(1.0)
+        quadratic = _Quadratic(state.x, g, curvature, damping, heat)
+        x = self._minimum(setting, state, quadratic).clamp(*objective.bounds)
+        foretold = f + quadratic.change(x)
+        f_new, g_new = objective(x)
+        spent += objective.n_shots
+        curvature = curvature.updated(x - state.x, g_new - g, memory=self.memory)
+        # A model that foretold the misfit badly is taken to be stiffer than it was learned to be.
+        explained = heat * objective.n_data / 2  # f, or what noise alone makes
+        missed = f_new > foretold + 0.25 * (f - foretold).abs() + 0.05 * explained
+        damping = torch.where(missed, 4 * damping, (0.6 * damping).clamp_min(1.0))
+        worse = f_new > f + 0.2 * explained
+        keep = per_member(worse, x)
+        memory = _remember(
+            torch.where(worse, f, f_new), torch.where(keep, g, g_new), curvature, damping
+        ) | {"shared_solves": state.memory["shared_solves"]}
+        misfit = 2 * torch.where(worse, f, f_new) / objective.n_data
+        return state.after(torch.where(keep, state.x, x), misfit, solves=spent, memory=memory)
+
+    def _minimum(self, setting: Setting, state: InversionState, quadratic: _Quadratic) -> Tensor:
+        """Of the randomised objective, in coordinates ``x = m + L u`` with ``C = L L^H``."""
+        prior = setting.prior
+        assert prior is not None
+        e_t = self._noise(setting, prior.grid, state.step, stream=_STREAM_STATE)
+        e_x = self._noise(setting, prior.grid, state.step, stream=_STREAM_PRIOR)
+        with torch.no_grad():
+            x_t, t = noised(prior, state.x, float(self.levels[state.step]), e=e_t)
+            mean, covariance = prior.moments(x_t, t)
+
+            def normal(u: Tensor) -> Tensor:
+                return u + covariance.sqrt_adjoint(quadratic.product(covariance.sqrt(u)))
+
+            e_y = self._noise(setting, prior.grid, state.step, stream=_STREAM_DATA).double()
+            # Fresh noise of the data, pulled back by the curvature instead of by the operator.
+            pull = quadratic.curvature.draw(e_y) / per_member(quadratic.heat, e_y).sqrt()
+            slope = quadratic.product(state.x - mean) - quadratic.slope + pull.to(e_x)
+            target = covariance.coordinates(e_x) + covariance.sqrt_adjoint(slope)
+            # From where the member is: a solve that stops early is then a shorter step, no leap.
+            here = _coordinates(covariance, state.x - mean, self.max_iterations)
+            solution = conjugate_gradient(
+                normal, target - normal(here), rtol=1e-3, max_iterations=self.max_iterations
+            )
+            return mean + covariance.sqrt(here + solution.x)
+
+    def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:
+        return setting.start.new_zeros((len(setting.members), *grid.shape))
+
+    def _objective(self, setting: Setting, step: int) -> Objective:
+        """In the band and of the shots of this step."""
+        objective = setting.objective
+        frequency = self._frequency(step)
+        if frequency is not None:
+            objective = objective.below(frequency)
+        return self.shots.of(objective, step, setting.noise.seed)
+
+    def _frequency(self, step: int) -> float | None:
+        level = self.levels[step]
+        return next((f for until, f in self.bands if level > until), None)
+
+    def _is_new_objective(self, step: int) -> bool:
+        if step == 0:
+            return False
+        return self._frequency(step) != self._frequency(step - 1) or self.shots.is_new(step)
+
+
+@dataclass(frozen=True)
+class AnnealedPosterior(AnnealedMode):
+    """One draw a member.
+
+    Args:
+        scatter: noise level, m/s: members begin at draws of what the prior holds possible around
+            what was fitted. The wider, the more of the ways to explain the data are found, and the
+            more levels it takes to explain them. 0 to begin there.
+    """
+
+    highest: float = 200.0
+    fit: LBFGS | AnnealedMode | None = field(default_factory=AnnealedMode)
+    scatter: float = 300.0
+
+    @classmethod
+    def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
+        """With the steps that so many gradients a member pay for, three quarters for the fit.
+
+        Members share the fit: ``n`` of them take ``(3 + n) / 4`` of the solves of one.
+        """
+        fit = AnnealedMode.within(3 * n_gradients // 4, bands=bands)
+        return cls(steps=max(n_gradients // 4 - 2, 1), fit=fit)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.scatter < 0:
+            raise InputError("no scatter", got=self, expected="scatter >= 0, in m/s")
+
+    def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
+        if not self.scatter:
+            return super()._scattered(setting, x)
+        prior = setting.prior
+        assert prior is not None
+        e_t = self._noise(setting, prior.grid, 0, stream=_STREAM_START)
+        e_x = self._noise(setting, prior.grid, 1, stream=_STREAM_START)
+        with torch.no_grad():
+            x_t, t = noised(prior, x, self.scatter, e=e_t)
+            mean, covariance = prior.moments(x_t, t)
+            return (mean + covariance.draw(e_x)).clamp(*setting.objective.bounds)
+
+    def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:
+        return setting.noise(grid, setting.members, step, stream=stream).to(setting.start)
+
+
+class _Quadratic(NamedTuple):
+    """``(g.d + d^T (damping B) d / 2) / heat`` for changes ``d`` of models ``x``."""
+
+    x: Tensor
+    g: Tensor
+    curvature: Curvature
+    damping: Tensor
+    heat: Tensor
+
+    @property
+    def slope(self) -> Tensor:
+        """``g / heat``."""
+        return self.g / per_member(self.heat, self.g).to(self.g)
+
+    def product(self, v: Tensor) -> Tensor:
+        """``damping B v / heat``."""
+        stiffness = per_member(self.damping / self.heat, v)
+        return (stiffness * self.curvature.product(v)).to(v)
+
+    def change(self, x: Tensor) -> Tensor:
+        """What the undamped model foretells of the misfit at ``x``, ``(batch,)``."""
+        d = (x - self.x).double()
+        return inner(self.g, d) + inner(d, self.curvature.product(d)) / 2
+
+
+def _coordinates(covariance: Covariance, v: Tensor, max_iterations: int) -> Tensor:
+    """``u`` of least squares with ``L u = v``."""
+    return conjugate_gradient(
+        lambda u: covariance.sqrt_adjoint(covariance.sqrt(u)),
+        covariance.sqrt_adjoint(v),
+        rtol=1e-3,
+        max_iterations=max_iterations,
+    ).x
+
+
+def _remember(f: Tensor, g: Tensor, curvature: Curvature, damping: Tensor) -> dict[str, Tensor]:
+    base = curvature.base
+    assert isinstance(base, SpectralCovariance)
+    assert base.std is not None
+    return {
+        "f": f,
+        "g": g,
+        "damping": damping,
+        "power": base.power,
+        "std": base.std,
+        "s": curvature.s,
+        "y": curvature.y,
+    }
+
+
+def _recall(memory: Mapping[str, Tensor]) -> tuple[Tensor, Tensor, Curvature, Tensor]:
+    base = SpectralCovariance(memory["power"], memory["std"], is_complex=False, by_member=True)
+    return memory["f"], memory["g"], Curvature(base, memory["s"], memory["y"]), memory["damping"]

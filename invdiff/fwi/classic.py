@@ -1,0 +1,277 @@
+"""Inversion without a learned prior: torch's optimisers on misfit and penalties.
+
+Models are kept in their bounds by ``v = low + (high - low) / (1 + exp(-theta))``; optimisers move
+``theta``. An objective is divided by its first value, so that settings mean the same for any data.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.fwi.bands import band_at, in_band
+from invdiff.fwi.method import Setting
+from invdiff.fwi.objective import Objective
+from invdiff.fwi.shots import AllShots, Shots
+from invdiff.fwi.state import InversionState
+from invdiff.protocols import Term
+
+__all__ = ["LBFGS", "Adam", "total_variation"]
+
+_KNOWN = ("known.theta", "known.f", "known.total", "known.g")
+_MAX_TRIALS = 25  # of a line search
+_EDGE = 1e-4  # of the range of the bounds, that a start is moved away from them
+
+
+def total_variation(x: Tensor, *, smoothing: float = 10.0) -> Tensor:
+    """``sum sqrt(|grad x|^2 + smoothing^2)`` over cells, differences by cell, ``(batch,)``.
+
+    With `invdiff.terms.Penalty` a regularisation that keeps edges: Rudin, Osher & Fatemi (1992),
+    doi 10.1016/0167-2789(92)90242-F.
+
+    Args:
+        x: ``(batch, nz, nx)``, m/s.
+        smoothing: differences below it cost their square, m/s.
+    """
+    dz = torch.nn.functional.pad(x[:, 1:] - x[:, :-1], (0, 0, 0, 1))
+    dx = torch.nn.functional.pad(x[:, :, 1:] - x[:, :, :-1], (0, 1))
+    return (dz.square() + dx.square() + smoothing**2).sqrt().flatten(1).sum(1)
+
+
+@dataclass(frozen=True)
+class _Descent(ABC):
+    """One of torch's optimisers, a member by itself.
+
+    Args:
+        steps: iterations.
+        bands: frequencies in Hz, rising; the steps are shared out evenly among data low-passed at
+            each of them and, last, data as they are (Bunks et al. 1995, Geophysics 60(5)).
+        terms: penalties, such as ``Penalty(total_variation, 0.3)``.
+        shots: which of them a step sees.
+    """
+
+    steps: int = 100
+    bands: tuple[float, ...] = ()
+    terms: tuple[Term, ...] = ()
+    shots: Shots = field(default_factory=AllShots)
+
+    needs_prior = False
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or list(self.bands) != sorted(self.bands):
+            raise InputError(
+                "not a descent", got=self, expected="steps >= 1 and frequencies that rise"
+            )
+
+    @abstractmethod
+    def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:
+        """For the parameters of one model; ``n_trials`` evaluations are left beside the first."""
+
+    def cost(self, setting: Setting, state: InversionState) -> int:
+        """One evaluation."""
+        return self.shots.count(setting.objective.n_shots)
+
+    def init(self, setting: Setting) -> InversionState:
+        """Misfit at the start."""
+        objective = self._objective(setting, 0)
+        f, _ = objective(setting.start)
+        memory = {"scale": f + self.penalty(setting.start)}
+        return InversionState.at(
+            setting.start, 2 * f / objective.n_data, solves=objective.n_shots, memory=memory
+        )
+
+    def step(self, setting: Setting, state: InversionState) -> InversionState:
+        """One iteration of each member."""
+        objective = self._objective(setting, state.step)
+        is_new = self._is_new_objective(state.step)
+        allowed = (setting.max_solves - state.solves) // objective.n_shots
+        models, misfits, spent = [], [], 0
+        memory: dict[str, Tensor] = {}
+        for i in range(len(state.x)):
+            own = {} if is_new else _of_member(state.memory, i)
+            scale = state.memory["scale"][i]
+            descent = _MemberDescent(self, objective, state.x[i], scale=scale, memory=own)
+            descent.run(state.step, allowed)
+            models.append(descent.model())
+            misfits.append(2 * descent.f / objective.n_data)
+            spent = max(spent, descent.n_evaluations * objective.n_shots)
+            memory |= {f"{i}.{name}": value for name, value in descent.memory().items()}
+        memory["scale"] = state.memory["scale"]
+        misfit = torch.tensor(misfits, dtype=torch.float64)
+        return state.after(torch.stack(models), misfit, solves=spent, memory=memory)
+
+    def penalty(self, x: Tensor) -> Tensor:
+        """Sum of the terms, ``(batch,)``, double."""
+        total = torch.zeros(len(x), dtype=torch.float64)
+        for term in self.terms:
+            total = total - term.log_prob(x, x, torch.zeros(())).double()
+        return total
+
+    def _is_new_objective(self, step: int) -> bool:
+        is_new_band = self._band(step) != self._band(max(step - 1, 0))
+        return is_new_band or self.shots.is_new(step)
+
+    def _band(self, step: int) -> float | None:
+        return band_at(self.bands, step / self.steps)
+
+    def _objective(self, setting: Setting, step: int) -> Objective:
+        objective = in_band(setting.objective, self.bands, step / self.steps)
+        return self.shots.of(objective, step, setting.noise.seed)
+
+
+@dataclass(frozen=True)
+class LBFGS(_Descent):
+    """L-BFGS with a strong-Wolfe line search, torch's.
+
+    Args:
+        memory: pairs of its curvature.
+    """
+
+    memory: int = 10
+
+    def cost(self, setting: Setting, state: InversionState) -> int:
+        """One evaluation, two where that at the present model is not known."""
+        is_known = state.step > 0 and not self._is_new_objective(state.step)
+        return (1 if is_known else 2) * super().cost(setting, state)
+
+    def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:
+        """One iteration a step."""
+        # By default torch allows max_iter 5 // 4 evaluations: with one iteration, no line search.
+        return torch.optim.LBFGS(
+            [theta], max_iter=1, max_eval=min(n_trials, _MAX_TRIALS), history_size=self.memory,
+            line_search_fn="strong_wolfe", tolerance_grad=0.0, tolerance_change=0.0,
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Adam(_Descent):
+    """Adam with a rate that falls as a cosine.
+
+    Args:
+        rate: of the first step, in ``theta``; 0.02 is about 17 m/s in the middle of the bounds
+            1400 to 4800 m/s.
+    """
+
+    rate: float = 0.02
+
+    def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:
+        """With the rate of the step."""
+        share = torch.cos(torch.tensor(step / self.steps * torch.pi))
+        return torch.optim.Adam([theta], lr=self.rate * float(1 + share) / 2)
+
+
+class _MemberDescent:
+    """One iteration of one member: optimiser, objective, and how often that was evaluated."""
+
+    def __init__(
+        self,
+        method: _Descent,
+        objective: Objective,
+        x: Tensor,
+        *,
+        scale: Tensor,
+        memory: Mapping[str, Tensor],
+    ) -> None:
+        self.method, self.objective, self.scale = method, objective, float(scale)
+        low, high = objective.bounds
+        share = ((x.double() - low) / (high - low)).clamp(_EDGE, 1 - _EDGE)
+        theta = memory.get("theta", torch.logit(share))
+        self.theta = theta.clone().requires_grad_()
+        self._start = memory
+        # L-BFGS asks again for what its line search ended with.
+        self._known: list[tuple[Tensor, ...]] = []
+        if "known.theta" in memory:
+            self._known = [tuple(memory[name] for name in _KNOWN)]
+        self.n_evaluations, self.f = 0, 0.0
+
+    def run(self, step: int, allowed: int) -> None:
+        """One step of the optimiser, of ``allowed`` evaluations at most."""
+        n_trials = allowed if self._find() is not None else allowed - 1
+        optimiser = self.method.optimiser(self.theta, step, n_trials=n_trials)
+        _restore(optimiser, self.theta, self._start)
+        optimiser.step(self._closure)  # type: ignore[arg-type]
+        self._after = optimiser.state[self.theta]
+        # Of the model that was taken; Adam's is not evaluated, so that of the one before.
+        here = self._find()
+        self.f = float((here or self._known[-1])[1])
+        self._known = [] if here is None else [here]
+
+    def model(self) -> Tensor:
+        """In m/s, within the bounds."""
+        with torch.no_grad():
+            return self._velocity()[0]
+
+    def memory(self) -> dict[str, Tensor]:
+        """All that the next iteration needs."""
+        stored = {"theta": self.theta.detach().clone()}
+        for known in self._known:
+            stored |= dict(zip(_KNOWN, known, strict=True))
+        for name, value in self._after.items():
+            if name == "al":  # scratch space
+                continue
+            if isinstance(value, list):
+                stored |= {f"list.{name}.{k:03d}": _tensor(v) for k, v in enumerate(value)}
+            elif value is not None:
+                stored[f"state.{name}"] = _tensor(value)
+        return stored
+
+    def _velocity(self) -> Tensor:
+        low, high = self.objective.bounds
+        v = low + (high - low) * torch.sigmoid(self.theta)
+        return v.to(self.objective.y.dtype).clamp(low, high)[None]
+
+    def _find(self) -> tuple[Tensor, ...] | None:
+        """What is known of the present model."""
+        return next((k for k in self._known if torch.equal(k[0], self.theta)), None)
+
+    def _closure(self) -> Tensor:
+        here = self._find()
+        if here is None:
+            here = (self.theta.detach().clone(), *self._evaluate())
+            self._known.append(here)
+            self.n_evaluations += 1
+        _, _, total, g = here
+        self.theta.grad = g.clone()
+        return total
+
+    def _evaluate(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Misfit, the scaled objective, and its gradient by ``theta``."""
+        with torch.enable_grad():
+            v = self._velocity()
+            (f,), slope = self.objective(v.detach())
+            penalty = self.method.penalty(v).sum()
+            (g,) = torch.autograd.grad((slope * v).sum() + penalty, self.theta)
+        return f, (f + penalty.detach()) / self.scale, g / self.scale
+
+
+def _of_member(memory: Mapping[str, Tensor], member: int) -> dict[str, Tensor]:
+    prefix = f"{member}."
+    return {k.removeprefix(prefix): v for k, v in memory.items() if k.startswith(prefix)}
+
+
+def _restore(optimiser: torch.optim.Optimizer, theta: Tensor, memory: Mapping[str, Tensor]) -> None:
+    state: dict[str, Any] = {}
+    for name in sorted(memory):
+        kind, _, rest = name.partition(".")
+        if kind == "state":
+            value = memory[name]
+            # Counters and the length of the last step are plain numbers to L-BFGS.
+            is_number = rest in ("n_iter", "func_evals")
+            state[rest] = int(value) if is_number else value.clone()
+        elif kind == "list":
+            state.setdefault(rest.rpartition(".")[0], []).append(memory[name].clone())
+    if "prev_loss" in state:  # L-BFGS, whose lists may be empty
+        state = {"old_dirs": [], "old_stps": [], "ro": []} | state
+        state["prev_loss"] = float(state["prev_loss"])
+    if state:
+        optimiser.state[theta] = state
+
+
+def _tensor(value: Any) -> Tensor:
+    return value if isinstance(value, Tensor) else torch.tensor(value, dtype=torch.float64)

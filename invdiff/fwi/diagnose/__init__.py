@@ -1,0 +1,17 @@
+"""Did the inversion work? Cycle skipping, illumination, data fit, errors and worth of the spread.
+
+xarray in, xarray out. Traces have the dims ``shot``, ``receiver``, ``time``, models ``z``, ``x``.
+"""
+
+from invdiff.fwi.diagnose.illumination import illumination, pulled_back
+from invdiff.fwi.diagnose.models import model_errors, spread_figures
+from invdiff.fwi.diagnose.traces import cycle_skipping, data_fit
+
+__all__ = [
+    "cycle_skipping",
+    "data_fit",
+    "illumination",
+    "model_errors",
+    "pulled_back",
+    "spread_figures",
+]

@@ -1,0 +1,144 @@
+"""Diagnostics of traces: are they in the right cycle, and how well are they explained?"""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+from invdiff.errors import InputError, NoiseLevelError, ShapeError
+from invdiff.fwi.diagnose._labels import aligned, matched
+from invdiff.fwi.misfit import lowpass
+
+__all__ = ["cycle_skipping", "data_fit"]
+
+TRACES = ("shot", "receiver", "time")
+
+
+def cycle_skipping(
+    predicted: xr.DataArray, observed: xr.DataArray, *, dt: float, frequency: float
+) -> xr.Dataset:
+    r"""Which traces are more than half a period off, so that least squares pulls them further off.
+
+    The lag of a trace is where the cross-correlation of the low-passed pair is highest,
+    :math:`\arg\max_\tau \int p(t + \tau) d(t) dt`; positive: the prediction is late. The strongest
+    arrival decides: mute the direct wave to judge what comes after.
+
+    Args:
+        predicted: ``(shot, receiver, time)``, at the starting model for instance.
+        observed: on the same labels.
+        dt: sampling interval in s.
+        frequency: corner of the low-pass in Hz, that of the band about to be inverted.
+
+    Returns:
+        ``lag(shot, receiver)`` in s and ``correlation`` there, between -1 and 1, both NaN for dead
+        traces; ``is_skipped(shot, receiver)``; ``fraction`` of the live traces skipped and
+        ``energy_fraction``, the same weighted by observed energy. Attributes: ``verdict``, a
+        sentence, and ``half_period`` in s.
+
+    Raises:
+        ShapeError: other dims, or labels that do not match.
+        NonFiniteError: NaN or Inf in the traces.
+        InputError: a frequency that the sampling cannot hold, a ``dt`` other than the interval of
+            the labels of ``time``, or dead traces alone.
+    """
+    predicted, observed = matched(predicted, observed, TRACES)
+    _check_interval(observed, dt)
+    n = observed.sizes["time"]
+    p, d = (lowpass(field.values.astype(float), frequency, dt) for field in (predicted, observed))
+    half_period = 0.5 / frequency
+    # Zeros for as long again: the correlation must not wrap around.
+    spectra = [np.fft.rfft(traces, 2 * n) for traces in (p, d)]
+    correlation = np.fft.irfft(spectra[0] * spectra[1].conj(), 2 * n)
+    best = correlation.argmax(-1)
+    energy, norm = (d**2).sum(-1), np.sqrt((p**2).sum(-1) * (d**2).sum(-1))
+    lives = norm > 0
+    if not lives.any():
+        raise InputError("no trace to judge", got="dead traces alone", expected="live traces")
+    peak = correlation.max(-1) / np.where(lives, norm, 1)
+    lag = np.where(lives, np.where(best < n, best, best - 2 * n) * dt, np.nan)
+    skipped = lives & (np.abs(lag) > half_period)
+    fraction = float(skipped.sum() / lives.sum())
+    energy_fraction = float(energy[skipped].sum() / energy[lives].sum())
+    dims = TRACES[:2]
+    result = xr.Dataset(
+        {
+            "lag": (dims, lag, {"units": "s", "long_name": "lag of the prediction"}),
+            "correlation": (dims, np.where(lives, peak, np.nan), {"units": "1"}),
+            "is_skipped": (dims, skipped),
+            "fraction": ((), fraction, {"units": "1"}),
+            "energy_fraction": ((), energy_fraction, {"units": "1"}),
+        },
+        coords={name: observed[name] for name in dims if name in observed.coords},
+    )
+    sentence = _verdict(fraction, energy_fraction, frequency, half_period=half_period)
+    return result.assign_attrs(verdict=sentence, half_period=half_period, frequency=frequency)
+
+
+def data_fit(
+    predicted: xr.DataArray, observed: xr.DataArray, *, noise_std: float | xr.DataArray
+) -> xr.Dataset:
+    r"""How well the traces are explained, in all, by shot and by receiver.
+
+    :math:`\chi^2/n = \mathrm{mean}\, |p - d|^2 / s^2`, 1 where the prediction is right up to the
+    noise, more where signal is left, less where noise was fitted; ``rel_l2`` is :math:`|p-d|/|d|`.
+
+    Args:
+        predicted: ``(shot, receiver, time)``.
+        observed: on the same labels.
+        noise_std: standard deviation of the noise in units of the traces; a number, or by shot,
+            receiver or both.
+
+    Returns:
+        ``chi2``, ``chi2_shot(shot)``, ``chi2_receiver(receiver)`` and the same of ``rel_l2``, which
+        is NaN where nothing was observed.
+
+    Raises:
+        ShapeError: other dims, or labels that do not match, of the traces or the noise.
+        NonFiniteError: NaN or Inf in the traces.
+        NoiseLevelError: a level that is not finite and positive.
+    """
+    predicted, observed = matched(predicted, observed, TRACES)
+    level = xr.DataArray(noise_std)
+    if not set(level.dims) <= set(TRACES):
+        raise ShapeError("the noise has other dims", got=level.dims, expected=f"some of {TRACES}")
+    _, level = aligned(observed, level)
+    if not bool(((level > 0) & np.isfinite(level)).all()):
+        raise NoiseLevelError("noise level is not positive", got=noise_std, expected="> 0")
+    predicted, observed = predicted.astype(float), observed.astype(float)
+    residual = predicted - observed
+    chi2 = ((residual / level) ** 2).transpose(*TRACES)
+    fit = xr.Dataset()
+    for suffix, dims in {
+        "": TRACES,
+        "_shot": ("receiver", "time"),
+        "_receiver": ("shot", "time"),
+    }.items():
+        energy = (observed**2).sum(dims)
+        fit["chi2" + suffix] = chi2.mean(dims)
+        fit["rel_l2" + suffix] = ((residual**2).sum(dims) / energy.where(energy > 0)) ** 0.5
+    for field in fit.values():
+        field.attrs = {"units": "1"}
+    return fit
+
+
+def _verdict(
+    fraction: float, energy_fraction: float, frequency: float, *, half_period: float
+) -> str:
+    share = f"{fraction:.0%} of the traces with {energy_fraction:.0%} of the energy"
+    limit = f"half a period ({half_period:.3g} s) at {frequency:g} Hz"
+    if fraction == 0:
+        return f"Not cycle-skipped: no trace is off by more than {limit}."
+    advice = "start lower in frequency, from a better model, or with Envelope or Wasserstein"
+    return f"Cycle-skipped: {share} are off by more than {limit}; {advice}."
+
+
+def _check_interval(traces: xr.DataArray, dt: float) -> None:
+    if "time" not in traces.coords or traces.sizes["time"] < 2:
+        return
+    intervals = np.diff(traces["time"].values)
+    if not np.allclose(intervals, dt, rtol=1e-3, atol=0):
+        raise InputError(
+            "dt is not the interval of the labels of time",
+            got=f"dt={dt}, labels {intervals.min():g} to {intervals.max():g} apart",
+            expected="the same, in s",
+        )

@@ -1,0 +1,66 @@
+"""What a way to invert is: a first state, and one state after the other."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from invdiff.fwi.objective import Objective
+from invdiff.fwi.state import InversionState
+from invdiff.noise import NoiseField
+from invdiff.protocols import Prior
+
+__all__ = ["Method", "Setting", "noised"]
+
+
+class Setting(NamedTuple):
+    """What a method works on."""
+
+    objective: Objective
+    """Of all shots."""
+    prior: Prior | None
+    """None where there is none."""
+    start: Tensor
+    """Models ``(batch, nz, nx)``, m/s."""
+    noise: NoiseField
+    """All randomness."""
+    members: Sequence[int]
+    """Numbers of the realizations."""
+    max_solves: int = sys.maxsize
+    """Forward solves a member that a run may take."""
+
+
+class Method(Protocol):
+    """A frozen dataclass of settings; all that changes is in the state."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of a run."""
+        ...
+
+    @property
+    def needs_prior(self) -> bool:
+        """Whether it cannot do without a prior."""
+        ...
+
+    def init(self, setting: Setting) -> InversionState:
+        """State before the first step."""
+        ...
+
+    def cost(self, setting: Setting, state: InversionState) -> int:
+        """Fewest forward solves a member that the next step takes."""
+        ...
+
+    def step(self, setting: Setting, state: InversionState) -> InversionState:
+        """State after one more step; a pure function."""
+        ...
+
+
+def noised(prior: Prior, x: Tensor, level: float, *, e: Tensor) -> tuple[Tensor, Tensor]:
+    """``x_t = alpha (x + level e)`` of models ``x``, and its time ``t``."""
+    t = prior.schedule.time(torch.tensor(level, dtype=torch.float64))
+    return float(prior.schedule.alpha(t)) * (x + level * e), t

@@ -1,0 +1,194 @@
+"""The data's side of an inversion: misfit and gradient of models, and what they cost in solves."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from torch import Tensor
+
+from invdiff.covariance import SpectralCovariance
+from invdiff.errors import InputError
+from invdiff.fwi.diagnose import pulled_back
+from invdiff.fwi.misfit import L2, Filtered, Masked, Misfit
+from invdiff.grid import Grid
+from invdiff.noise import NoiseField
+from invdiff.protocols import WaveOperator
+
+__all__ = ["Objective"]
+
+_STREAM = 3  # of the illumination's noise
+_SMOOTHING = 3.0  # cells: one draw of e is speckled
+_FLOOR = 1e-3  # of the largest illumination
+
+
+@dataclass(frozen=True, eq=False)
+class Objective:
+    """``scale * misfit(F(x), y)`` as a function of models ``x``.
+
+    Args:
+        operator: ``F``.
+        y: data, ``(shot, receiver, time)``.
+        misfit: of the traces of a shot; minus their log-likelihood where an ensemble is drawn.
+        noise_std: of a sample.
+        n_data: samples that count, as a chi-square counts them.
+        scale: of the misfit: the share of all shots that ``operator`` fires, inverted.
+    """
+
+    operator: WaveOperator
+    y: Tensor
+    misfit: Misfit
+    noise_std: float
+    n_data: float
+    scale: float = 1.0
+
+    @classmethod
+    def gaussian(
+        cls,
+        operator: WaveOperator,
+        y: Tensor,
+        noise_std: float,
+        *,
+        misfit: Misfit | None = None,
+        weights: Tensor | None = None,
+    ) -> Objective:
+        """Half the squared residual over the noise, or another misfit, of weighted traces.
+
+        Args:
+            operator: ``F``.
+            y: ``(shot, receiver, time)``.
+            noise_std: of a sample.
+            misfit: instead of ``L2(noise_std)``.
+            weights: broadcastable to ``y``; 0 leaves out.
+
+        Raises:
+            InputError: weights that leave no data.
+        """
+        misfit = misfit or L2(noise_std)
+        n_data = float(y.numel())
+        if weights is not None:
+            misfit = Masked(misfit, weights)
+            n_data = float(weights.square().expand(y.shape).sum())
+            if n_data == 0:
+                raise InputError(
+                    "the weights leave no data",
+                    got="zeros alone",
+                    expected="a weight that is not zero",
+                    hint="1 keeps a sample, 0 leaves it out.",
+                )
+        return cls(operator, y, misfit, noise_std, n_data)
+
+    @property
+    def n_shots(self) -> int:
+        """Forward solves, and adjoint ones, of one model."""
+        return self.operator.range.shape[0]
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """Of the models, m/s."""
+        return self.operator.bounds
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Values ``(batch,)``, double, and gradients ``(batch, nz, nx)`` at models in bounds."""
+        values, gradients = self.operator.misfit_and_gradient(x, self.y, misfit=self.misfit)
+        return self.scale * values, self.scale * gradients
+
+    def hessian(self, x: Tensor, noise: NoiseField) -> SpectralCovariance:
+        r"""Gauss-Newton Hessian ``J^T J / noise_std^2`` at models, as ``D F^H S F D``.
+
+        White data pulled back, ``J^T e``, are draws of a field whose covariance it is. Their mean
+        square by cell, smoothed, gives the map ``D^2``, and their mean spectrum by wavenumber, once
+        divided by ``D``, the power ``S``, clipped at one: waves resolve no finer scale than theirs,
+        and a large scale is left to what is learned. One draw a shot: a forward and an adjoint
+        solve.
+
+        ``S`` has mean one before it is clipped at one, so that no wavenumber is taken to be better
+        determined than white data would: a curvature too low is learned, one too high holds models
+        back. The diagonal is thus at most ``D^2``, how strongly the data determine each cell.
+
+        Args:
+            x: ``(batch, nz, nx)``.
+            noise: of ``e``, the same for all models.
+
+        Returns:
+            One a model, in 1 / (m/s)^2.
+        """
+        found = [self._power_and_std(model[None], noise) for model in x]
+        power, std = (torch.stack(parts) for parts in zip(*found, strict=True))
+        return SpectralCovariance(power, std, is_complex=False, by_member=True)
+
+    def _power_and_std(self, x: Tensor, noise: NoiseField) -> tuple[Tensor, Tensor]:
+        """``S`` and ``D`` at one model."""
+        weights = _weights(self.misfit)
+        e = noise(self.operator.range, [0], 0, stream=_STREAM)[0].to(x)
+        draws = pulled_back(self.operator, x, e if weights is None else weights.to(x) * e)
+        squares = gaussian_filter(draws.square().sum(0).numpy(), _SMOOTHING, mode="nearest")
+        illumination = torch.from_numpy(squares + _FLOOR * squares.max())
+        spectra = torch.fft.fft2(draws / illumination.sqrt(), norm="ortho").abs().square().sum(0)
+        power = _radial_mean(spectra)
+        return (power / power.mean()).clamp_max(1.0), illumination.sqrt() / self.noise_std
+
+    def below(self, frequency: float) -> Objective:
+        """With data and prediction low-passed."""
+        dt = _interval(self.operator.range)
+        share = min(1.0, 2 * frequency * dt)  # of the samples that stay independent
+        misfit = Filtered(self.misfit, frequency, dt)
+        return replace(self, misfit=misfit, n_data=share * self.n_data)
+
+    def shots(self, indices: Sequence[int]) -> Objective:
+        """With some of the shots, scaled to stand for all."""
+        n = self.n_shots
+        return replace(
+            self,
+            operator=self.operator.shots(indices),
+            y=self.y[list(indices)],
+            misfit=self.misfit.shots(indices),
+            scale=self.scale * n / len(indices),
+        )
+
+    def encoded(self, weights: np.ndarray) -> Objective:
+        """With simultaneous sources, scaled to stand for all.
+
+        ``E |sum_i w_i r_i|^2 = sum_i |r_i|^2`` for independent weights of unit variance.
+
+        Raises:
+            InputError: misfits that weight the shots differently.
+        """
+        mask = _weights(self.misfit)
+        if mask is not None and mask.ndim == 3 and len(mask) > 1:
+            raise InputError(
+                "shots with weights of their own cannot be fired together",
+                got=self.misfit,
+                expected="weights (receiver, time) that all shots share",
+                hint="Leave out the mute of near offsets, or take Minibatch.",
+            )
+        code = torch.as_tensor(weights, dtype=self.y.dtype)
+        return replace(
+            self,
+            operator=self.operator.encoded(weights),
+            y=torch.einsum("sj,jrt->srt", code, self.y),
+            scale=self.scale / len(weights),
+        )
+
+
+def _weights(misfit: Misfit) -> Tensor | None:
+    """Those of a mask around a misfit, if there is one."""
+    if isinstance(misfit, Masked):
+        return misfit.weights
+    return _weights(misfit.misfit) if isinstance(misfit, Filtered) else None
+
+
+def _radial_mean(power: Tensor) -> Tensor:
+    """Mean over modes of nearly the same wavenumber, back on the modes."""
+    k = sum(a**2 for a in np.meshgrid(*map(np.fft.fftfreq, power.shape), indexing="ij")) ** 0.5
+    ring = np.round(k * min(power.shape)).astype(int)
+    mean = np.bincount(ring.ravel(), power.numpy().ravel()) / np.bincount(ring.ravel())
+    return torch.from_numpy(mean[ring])
+
+
+def _interval(grid: Grid) -> float:
+    time = np.asarray(grid.coords["time"], np.float64)
+    return float(time[-1] - time[0]) / (len(time) - 1)

@@ -1,0 +1,111 @@
+r"""RED-diffusion: an inversion regularised by what a denoiser would change.
+
+Adam on the misfit and on the residual of the denoiser at a random noise level, which is not
+differentiated (Shan et al. 2026, doi 10.1038/s42005-026-02677-6)::
+
+    gradient = grad f(x) / T + weight (eps_hat - eps)
+    eps_hat  = (x + sigma eps - D(x + sigma eps)) / sigma
+
+with ``T`` as in `invdiff.fwi.annealed`. An optimiser: members differ by ``eps`` and the levels
+alone, so that their spread is that of restarts and no uncertainty. Cost of a step: a forward and an
+adjoint solve a shot, a network pass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.errors import InputError
+from invdiff.fwi.bands import in_band
+from invdiff.fwi.method import Setting, noised
+from invdiff.fwi.shots import AllShots, Shots
+from invdiff.fwi.state import InversionState
+from invdiff.linalg import per_member
+
+__all__ = ["REDDiffusion"]
+
+_BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # of Adam (Kingma & Ba 2015, arXiv 1412.6980)
+
+
+@dataclass(frozen=True)
+class REDDiffusion:
+    """Regularisation by denoising diffusion.
+
+    Args:
+        steps: of Adam.
+        weight: of the denoiser's residual, in units of the misfit's gradient, s/m.
+        rate: of the first step, m/s; it falls to zero as a cosine.
+        lowest: noise level, m/s.
+        highest: noise level, m/s; levels are drawn log-uniformly, the same for all members.
+        bands: frequencies in Hz, rising, as of `LBFGS`.
+        shots: which of them a step sees.
+
+    Raises:
+        InputError: numbers that make no run.
+    """
+
+    steps: int = 300
+    weight: float = 0.1
+    rate: float = 45.0
+    lowest: float = 5.0
+    highest: float = 2000.0
+    bands: tuple[float, ...] = ()
+    shots: Shots = field(default_factory=AllShots)
+
+    needs_prior = True
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or not (self.weight >= 0 < self.rate and 0 < self.lowest < self.highest):
+            raise InputError(
+                "not a run of RED-diffusion",
+                got=self,
+                expected="steps >= 1, weight >= 0, rate > 0, 0 < lowest < highest",
+            )
+
+    def init(self, setting: Setting) -> InversionState:
+        """The start; its misfit is that of the first step's evaluation."""
+        zero = torch.zeros_like(setting.start)
+        unknown = torch.full((len(zero),), math.nan, dtype=torch.float64)
+        return InversionState.at(
+            setting.start, unknown, solves=0, memory={"first": zero, "second": zero}
+        )
+
+    def cost(self, setting: Setting, state: InversionState) -> int:
+        """One evaluation."""
+        return self.shots.count(setting.objective.n_shots)
+
+    def step(self, setting: Setting, state: InversionState) -> InversionState:
+        """One step of Adam; the misfit told is that before it."""
+        objective = in_band(setting.objective, self.bands, state.step / self.steps)
+        objective = self.shots.of(objective, state.step, setting.noise.seed)
+        f, g = objective(state.x)
+        misfit = 2 * f / objective.n_data
+        g = g / per_member(misfit.clamp_min(1.0), g).to(g) + self.weight * self._residual(
+            setting, state
+        )
+        n = state.step + 1
+        first = _BETA_1 * state.memory["first"] + (1 - _BETA_1) * g
+        second = _BETA_2 * state.memory["second"] + (1 - _BETA_2) * g.square()
+        rate = self.rate * (1 + math.cos(math.pi * state.step / self.steps)) / 2
+        root = (second / (1 - _BETA_2**n)).sqrt() + _EPSILON
+        x = state.x - rate / (1 - _BETA_1**n) * first / root
+        x = x.clamp(*objective.bounds)
+        return state.after(
+            x, misfit, solves=objective.n_shots, memory={"first": first, "second": second}
+        )
+
+    def _residual(self, setting: Setting, state: InversionState) -> Tensor:
+        """``eps_hat - eps`` at a random level."""
+        prior = setting.prior
+        assert prior is not None
+        rng = np.random.default_rng((setting.noise.seed, state.step))
+        sigma = math.exp(rng.uniform(math.log(self.lowest), math.log(self.highest)))
+        eps = setting.noise(prior.grid, setting.members, state.step).to(state.x)
+        with torch.no_grad():
+            x_t, t = noised(prior, state.x, sigma, e=eps)
+            return (state.x - prior.denoise(x_t, t)) / sigma

@@ -1,0 +1,274 @@
+"""The Gaussian update in both its spaces, and Laplace's, against dense algebra."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from invdiff.conditioning.laplace import Laplace
+from invdiff.conditioning.update import (
+    DataSpaceUpdate,
+    GaussianUpdate,
+    Slope,
+    gaussian_update,
+)
+from invdiff.covariance import (
+    Covariance,
+    DenseCovariance,
+    LowRankCovariance,
+    SpectralCovariance,
+)
+from invdiff.errors import UnsupportedError
+from invdiff.grid import Grid
+from invdiff.likelihood import Gaussian, Linearised, StudentT
+from invdiff.noise import NoiseField
+from invdiff.operators.linear import Convolution, Linear, Mask
+from invdiff.operators.mri import CartesianMRI
+from invdiff.operators.nonlinear import Saturating
+from tests.support.closed_form import (
+    correlation,
+    grid2d,
+    half,
+    normal,
+    observe,
+    power_spectrum,
+    whiten,
+    whiteness,
+)
+
+N, BATCH = 5, 3
+REAL, COMPLEX = torch.float64, torch.complex128
+KINDS = pytest.mark.parametrize("dtype", [REAL, COMPLEX], ids=str)
+
+
+def spectral(dtype: torch.dtype, *, by_member: bool = False) -> SpectralCovariance:
+    power = power_spectrum(N, 2.0)
+    if by_member:
+        power = power * torch.tensor([0.5, 1.0, 2.0], dtype=REAL)[:, None, None]
+    return SpectralCovariance(power, is_complex=dtype.is_complex, by_member=by_member)
+
+
+COVARIANCES = {
+    "dense": lambda dtype: DenseCovariance.of(correlation(N, 2.0).to(dtype)),
+    "dense by member": lambda dtype: DenseCovariance.of(
+        correlation(N, 2.0).to(dtype) * torch.tensor([0.5, 1.0, 2.0], dtype=REAL)[:, None, None]
+    ),
+    "spectral": spectral,
+    "spectral by member": lambda dtype: spectral(dtype, by_member=True),
+    "low rank": lambda dtype: LowRankCovariance(
+        spectral(dtype, by_member=True), 0.5 * normal((BATCH, 2, N, N), 1, dtype)
+    ),
+}
+every_covariance = pytest.mark.parametrize("name", COVARIANCES)
+
+
+def matrix_of(covariance: Covariance, dtype: torch.dtype) -> Tensor:
+    """``(batch, n, n)``, column by column."""
+    columns = []
+    for unit in torch.eye(N * N, dtype=dtype).reshape(-1, N, N):
+        columns.append(covariance(unit.expand(BATCH, N, N)).flatten(1))
+    return torch.stack(columns, -1)
+
+
+def operators(dtype: torch.dtype) -> list[Linear]:
+    grid = grid2d(N, dtype)
+    if dtype.is_complex:
+        return [
+            CartesianMRI(half((N, N), 0.4, seed=2), domain=grid),
+            Mask(grid, half((N, N), 0.5, seed=1)),
+        ]
+    return [Mask(grid, half((N, N), 0.5, seed=1)), Convolution.gaussian(grid, std=1.0)]
+
+
+def terms(dtype: torch.dtype) -> list[Gaussian]:
+    x = normal((N, N), 3, dtype)
+    return [observe(a, x, 0.3 + 0.2 * i, seed=i) for i, a in enumerate(operators(dtype))]
+
+
+def exact(mean: Tensor, c: Tensor, likelihoods: list[Gaussian]) -> tuple[Tensor, Tensor, Tensor]:
+    """Mean, covariance and evidence of each member, whitened data, no inverse of ``c``."""
+    rows = torch.cat([term.matrix() for term in likelihoods])
+    data = torch.cat([term.measured(term.residual(0 * mean[:1]))[0] for term in likelihoods])
+    s = rows @ c @ rows.mH + torch.eye(len(data), dtype=c.dtype)
+    gain = torch.linalg.solve(s, rows @ c).mH
+    r = data - mean.flatten(1) @ rows.mT
+    shifted = mean.flatten(1) + (gain @ r[..., None])[..., 0]
+    quadratic = (r.conj() * torch.linalg.solve(s, r[..., None])[..., 0]).real.sum(1)
+    factor = 1.0 if c.is_complex() else 0.5
+    return shifted, c - gain @ rows @ c, -factor * (quadratic + torch.linalg.slogdet(s)[1])
+
+
+@KINDS
+@every_covariance
+def test_a_covariance_given_the_field_in_noise(name: str, dtype: torch.dtype) -> None:
+    covariance, precision = COVARIANCES[name](dtype), 1.7
+    c = matrix_of(covariance, dtype)
+    eye = torch.eye(N * N, dtype=dtype)
+    expected = torch.linalg.solve(eye + precision * c, c)
+    torch.testing.assert_close(matrix_of(covariance.observed(precision), dtype), expected)
+
+
+@KINDS
+@every_covariance
+def test_members_of_a_covariance_are_taken_and_joined(name: str, dtype: torch.dtype) -> None:
+    covariance, members = COVARIANCES[name](dtype), torch.tensor([2, 0, 0])
+    c = matrix_of(covariance, dtype)
+    torch.testing.assert_close(matrix_of(covariance.take(members), dtype), c[members])
+    parts = [covariance.take(torch.tensor(kept)) for kept in ([0], [1, 2])]
+    torch.testing.assert_close(matrix_of(parts[0].join(parts[1:]), dtype), c)
+    assert covariance.is_closed
+
+
+def test_what_has_no_closed_form_says_so() -> None:
+    mapped = SpectralCovariance(power_spectrum(N, 2.0), torch.ones(BATCH, N, N), is_complex=False)
+    assert not mapped.is_closed
+    with pytest.raises(UnsupportedError, match="noisy field"):
+        mapped.observed(1.0)
+
+
+@KINDS
+@every_covariance
+@pytest.mark.parametrize("kind", [GaussianUpdate, DataSpaceUpdate])
+def test_the_update_is_that_of_dense_algebra(
+    name: str, dtype: torch.dtype, kind: type[GaussianUpdate]
+) -> None:
+    covariance, mean = COVARIANCES[name](dtype), normal((BATCH, N, N), 4, dtype)
+    likelihoods = terms(dtype)
+    update = kind(mean, covariance, likelihoods, tolerance=1e-12, max_iterations=500)
+    shifted, spread, evidence = exact(mean, matrix_of(covariance, dtype), likelihoods)
+    torch.testing.assert_close(update.posterior_mean().flatten(1), shifted)
+    torch.testing.assert_close(matrix_of(update.posterior_covariance(), dtype), spread)
+    # Away from closed forms the log-determinant is a quadrature with eight random probes.
+    loose = kind is GaussianUpdate
+    torch.testing.assert_close(
+        update.log_evidence(), evidence, rtol=0.15 if loose else 1e-7, atol=1e-7
+    )
+    kept = torch.tensor([1, 1, 2])
+    torch.testing.assert_close(update.take(kept).posterior_mean().flatten(1), shifted[kept])
+
+
+@KINDS
+@pytest.mark.parametrize("kind", [GaussianUpdate, DataSpaceUpdate])
+def test_draws_of_the_update_have_its_moments(
+    dtype: torch.dtype, kind: type[GaussianUpdate]
+) -> None:
+    n, grid = 600, grid2d(N, dtype)
+    covariance = DenseCovariance.of(correlation(N, 2.0).to(dtype))
+    mean, likelihoods = normal((1, N, N), 4, dtype), terms(dtype)
+    update = kind(mean.expand(n, N, N), covariance, likelihoods, tolerance=1e-10)
+    noise = NoiseField(5).at(range(n), 0, torch.device("cpu"))
+    shifted, spread, _ = exact(mean, matrix_of(covariance, dtype)[:1], likelihoods)
+    p_values = whiteness(whiten(update.draw(grid, noise), shifted[0], spread[0]))
+    assert min(p_values.values()) > 1e-4, p_values
+
+
+class Linear1:
+    """``log p = Re <b, x>``."""
+
+    def __init__(self, b: Tensor) -> None:
+        self.b = b
+
+    def log_prob(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        return (self.b.conj() * x_0).real.flatten(1).sum(1)
+
+
+@KINDS
+@pytest.mark.parametrize("kind", [GaussianUpdate, DataSpaceUpdate])
+def test_a_slope_tilts_the_gaussian(dtype: torch.dtype, kind: type[GaussianUpdate]) -> None:
+    """``log E[exp(Re <b, x>)]`` over the posterior is known; without data and with them."""
+    covariance = DenseCovariance.of(correlation(N, 2.0).to(dtype))
+    mean, b, t = normal((BATCH, N, N), 4, dtype), normal((N, N), 7, dtype), torch.tensor(1.0)
+    slope = Slope.of([Linear1(b)], mean + 1, covariance, x_t=mean, t=t)
+    tight = {"tolerance": 1e-12, "max_iterations": 500}
+    plain = kind(mean, covariance, terms(dtype), **tight)
+    tilted = kind(mean, covariance, terms(dtype), slope, **tight)
+    shifted, spread, evidence = exact(mean, matrix_of(covariance, dtype), terms(dtype))
+    shared = b.flatten() * (0.5 if dtype.is_complex else 1.0)
+    moved = shifted + spread @ shared
+    torch.testing.assert_close(tilted.posterior_mean().flatten(1), moved)
+    along = (b.flatten().conj() * (shifted + moved) / 2).real.sum(1)
+    torch.testing.assert_close(tilted.log_evidence() - plain.log_evidence(), along)
+    empty = GaussianUpdate(mean, covariance, [], slope)
+    c = matrix_of(covariance, dtype)
+    middle = mean.flatten(1) + (c @ shared) / 2
+    torch.testing.assert_close(empty.log_evidence(), (b.flatten().conj() * middle).real.sum(1))
+    assert evidence.isfinite().all()
+
+
+@KINDS
+def test_evidence_given_a_noisy_field_is_the_ratio_of_two(dtype: torch.dtype) -> None:
+    """``p(y | z) = p(y, z) / p(z)``, with ``z`` as a datum like any other."""
+    covariance, precision = DenseCovariance.of(correlation(N, 2.0).to(dtype)), 2.5
+    mean, z = normal((1, N, N), 4, dtype), normal((N, N), 6, dtype)
+    grid, likelihoods = grid2d(N, dtype), terms(dtype)
+    seen = Gaussian(z, Mask(grid, torch.ones(N, N)), precision**-0.5)
+    c = matrix_of(covariance, dtype)[:1]
+    both, alone = exact(mean, c, [*likelihoods, seen])[2], exact(mean, c, [seen])[2]
+    update = gaussian_update(mean, covariance, likelihoods)
+    assert isinstance(update, DataSpaceUpdate)
+    torch.testing.assert_close(update.given(z[None], precision).log_evidence(), both - alone)
+
+
+def test_the_log_likelihood_is_what_multiplies_the_gaussian() -> None:
+    mean, likelihoods = normal((BATCH, N, N), 4), terms(REAL)
+    x, t = normal((BATCH, N, N), 8), torch.tensor(1.0)
+    b = Linear1(normal((N, N), 7))
+    slope = Slope.of([b], mean, spectral(REAL), x_t=mean, t=t)
+    update = gaussian_update(mean, spectral(REAL), likelihoods, slope=slope)
+    expected = sum(term.log_prob(x, x, t) for term in [*likelihoods, b])
+    torch.testing.assert_close(update.log_likelihood(x), expected)
+
+
+# --- Laplace --------------------------------------------------------------------------------------
+
+
+def nonlinear_terms() -> list:
+    grid = grid2d(N)
+    operator = Saturating(Mask(grid, half((N, N), 0.6, seed=1)), level=1.0)
+    x = normal((1, N, N), 3)
+    y = operator(x)[0] + 0.2 * normal((N, N), 4) * operator.measured
+    return [Gaussian(y, operator, 0.2), StudentT(y, operator, 0.2, degrees=4.0)]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+def test_laplace_is_at_the_mode(which: int) -> None:
+    term = nonlinear_terms()[which]
+    covariance, mean = DenseCovariance.of(correlation(N, 2.0)), 0.3 * normal((BATCH, N, N), 4)
+    update = Laplace(iterations=60, rtol=1e-9).around_mode(mean, covariance, [term])
+    mode = update.posterior_mean().detach().requires_grad_()
+    u = torch.linalg.solve(correlation(N, 2.0), (mode - mean).flatten(1).mT).mT
+    value = (
+        term.log_prob(mode, mode, torch.tensor(0.0)).sum()
+        - 0.5 * ((mode - mean).flatten(1) * u).sum()
+    )
+    (gradient,) = torch.autograd.grad(value, mode)
+    assert float(gradient.abs().max()) < 1e-4
+
+
+def test_laplace_of_linear_data_is_the_update_itself() -> None:
+    covariance, mean = DenseCovariance.of(correlation(N, 2.0)), normal((BATCH, N, N), 4)
+    laplace = Laplace().around_mode(mean, covariance, terms(REAL))
+    update = gaussian_update(mean, covariance, terms(REAL))
+    assert torch.equal(laplace.posterior_mean(), update.posterior_mean())
+
+
+def test_the_linearisation_is_the_jacobian() -> None:
+    term, x = nonlinear_terms()[0], normal((BATCH, N, N), 5)
+    model = Linearised(term, x)
+    v, r = normal((BATCH, N, N), 6), normal((BATCH, N, N), 7)
+    step = 1e-6
+    difference = (term.operator(x + step * v) - term.operator(x - step * v)) / (2 * step * 0.2)
+    torch.testing.assert_close(model.forward(v), difference, rtol=1e-6, atol=1e-7)
+    left = (model.forward(v) * r).flatten(1).sum(1)
+    torch.testing.assert_close(left, (v * model.pullback(r)).flatten(1).sum(1))
+    rows = model.matrix()
+    assert rows.shape == (BATCH, term.operator.n_data, N * N)
+    seen = model.measured(model.forward(v))
+    torch.testing.assert_close((rows @ v.flatten(1)[..., None])[..., 0], seen)
+
+
+def test_members_of_laplace_do_not_depend_on_each_other() -> None:
+    (term, _), grid = nonlinear_terms(), Grid(("y", "x"), (N, N), REAL)
+    covariance, mean = DenseCovariance.of(correlation(N, 2.0)), normal((BATCH, *grid.shape), 4)
+    together = Laplace().around_mode(mean, covariance, [term]).posterior_mean()
+    alone = Laplace().around_mode(mean[:1], covariance, [term]).posterior_mean()
+    torch.testing.assert_close(together[:1], alone, rtol=1e-9, atol=1e-10)
