@@ -20,7 +20,6 @@ from invdiff.fwi import (
     Encoded,
     Minibatch,
     Objective,
-    invert,
     total_variation,
 )
 from invdiff.fwi.curvature import Curvature
@@ -30,6 +29,7 @@ from invdiff.grid import Grid
 from invdiff.noise import NoiseField
 from invdiff.priors import hub
 from invdiff.terms import Penalty
+from invdiff.verbs.invert import invert
 from tests.support.closed_form import normal
 from tests.support.linear_waves import LinearWaves, WavesProblem, random_waves, waves_problem
 from tests.support.seismic_cases import acoustic, domain, line

@@ -18,10 +18,10 @@ from invdiff.fwi import (
     Encoded,
     Minibatch,
     REDDiffusion,
-    invert,
 )
 from invdiff.grid import Grid
 from invdiff.priors.gaussian import GaussianPrior
+from invdiff.verbs.invert import invert
 from tests.support.closed_form import gaussian_prior
 from tests.support.linear_waves import waves_problem
 
