@@ -10,13 +10,13 @@ from invdiff.conditioning.base import Conditioning, Update
 from invdiff.conditioning.laplace import Laplace
 from invdiff.conditioning.moment_matching import MomentMatching
 from invdiff.covariance import Covariance
-from invdiff.errors import ShapeError
+from invdiff.errors import ShapeError, UnsupportedError
 from invdiff.likelihood import Gaussian, Likelihood
 from invdiff.noise import StepNoise
 from invdiff.protocols import BasePrior, Prior, Term
 from invdiff.terms import QuadraticTerm
 
-__all__ = ["Posterior"]
+__all__ = ["Posterior", "check_prior"]
 
 
 class Posterior(BasePrior):
@@ -30,15 +30,18 @@ class Posterior(BasePrior):
 
     Raises:
         ShapeError: a likelihood whose operator lives on another grid than the prior.
-        UnsupportedError: terms that the conditioning cannot use.
+        UnsupportedError: terms that the conditioning cannot use, or objects that are not a prior,
+            terms or a conditioning.
     """
 
     def __init__(
         self, prior: Prior, *terms: Term, conditioning: Conditioning | None = None
     ) -> None:
+        check_prior(prior)
         if isinstance(prior, Posterior) and prior.conditioning == conditioning:
             inner: Posterior = prior
             prior, terms = inner.prior, (*inner.terms, *terms)
+        _check_terms(terms)
         # Quadratic terms are data of their statistic, and more than a gradient is known of them.
         terms = tuple(
             term.likelihood(prior.grid) if isinstance(term, QuadraticTerm) else term
@@ -53,6 +56,7 @@ class Posterior(BasePrior):
                     hint="Put the prior on the operator's grid: prior.on(operator.domain).",
                 )
         if conditioning is not None:
+            _check_conditioning(conditioning)
             conditioning.check(terms)
         self.prior: Prior = prior
         self.terms: tuple[Term, ...] = terms
@@ -99,3 +103,38 @@ class Posterior(BasePrior):
     def update(self, x_t: Tensor, t: Tensor) -> Update:
         """The Gaussian that stands for ``p(x_0 | x_t, y)``."""
         return self.method.update(self.prior, self.terms, x_t, t=t)
+
+
+def check_prior(prior: object) -> None:
+    """Refuse what is not a prior.
+
+    Raises:
+        UnsupportedError: an object without ``moments``; the message says what was meant.
+    """
+    if isinstance(prior, type) or not callable(getattr(prior, "moments", None)):
+        hint = "Load one with invdiff.load_prior(name, grid=operator.domain)."
+        if hasattr(prior, "range") and hasattr(prior, "domain"):
+            hint = "This is an operator: the order of arguments is data, operator, prior."
+        raise UnsupportedError(
+            "this is not a prior", got=repr(prior), expected="an object with `moments`", hint=hint
+        )
+
+
+def _check_terms(terms: tuple[object, ...]) -> None:
+    for term in terms:
+        if isinstance(term, type) or not callable(getattr(term, "log_prob", None)):
+            raise UnsupportedError(
+                "this is not a term of a posterior",
+                got=repr(term),
+                expected="an object with `log_prob`, such as Gaussian(y, operator, noise_std)",
+            )
+
+
+def _check_conditioning(conditioning: object) -> None:
+    if isinstance(conditioning, str | type) or not hasattr(conditioning, "update"):
+        raise UnsupportedError(
+            "this is not a conditioning",
+            got=repr(conditioning),
+            expected="an object such as MomentMatching()",
+            hint="Conditionings are objects of invdiff.conditioning; leave it out for the default.",
+        )

@@ -1,9 +1,4 @@
-"""The six small protocols everything else is written against. Structural: no one has to inherit.
-
-Operators map fields on ``domain`` to data on ``range``; priors say what ``x_0`` looks like given a
-noisy ``x_t``; terms say how well a field explains something; samplers draw; wave operators have
-shots.
-"""
+"""The small protocols that everything else is written against; nothing has to inherit from them."""
 
 from __future__ import annotations
 
@@ -22,6 +17,7 @@ from invdiff.schedule import Schedule
 
 __all__ = [
     "BasePrior",
+    "CompleteOperator",
     "LinearOperator",
     "Operator",
     "Prior",
@@ -34,10 +30,28 @@ __all__ = [
 
 @runtime_checkable
 class Operator(Protocol):
-    """A forward operator, differentiable by torch.
+    """A forward operator ``A``: fields on ``domain`` to data on ``range``.
 
-    ``n_data`` counts the values of the range that are measured (a mask may leave out many): the
-    number of terms in a chi-square.
+    Required are ``domain``, ``range`` and the call, written in torch so that it can be
+    differentiated. Everything below is optional; the engine reads it through :func:`completed`,
+    which fills in what is missing:
+
+    ======================  ===================================  ===================================
+    member                  meaning                              where it is missing
+    ======================  ===================================  ===================================
+    ``is_linear``           declares linearity                   linear if there is an ``adjoint``
+    ``adjoint(y)``          ``A^H y`` under sum conj(a) b        torch's vjp, if ``is_linear``
+    ``gram(x)``             ``A^H A x``                          ``adjoint(A(x))``
+    ``gram_spectrum``       diagonal of ``F A^H A F^H``, real,   None: solves are preconditioned
+                            ``domain.shape``, torch.fft order    without it
+    ``is_circulant``        ``A^H A`` is that diagonal alone     False
+    ``measured``            booleans over the range              None: all values are measured
+    ``n_data``              number of measured values            counted from ``measured``
+    ``is_differentiable``   torch can differentiate the call     True
+    ``to(device)``          a copy on another device             the operator stays where it is
+    ``settings``            what an :func:`invdiff.run_state.    its attributes
+                            identity` is made of
+    ======================  ===================================  ===================================
     """
 
     @property
@@ -50,11 +64,6 @@ class Operator(Protocol):
         """Grid of the data."""
         ...
 
-    @property
-    def n_data(self) -> int:
-        """Number of measured values in the range."""
-        ...
-
     def __call__(self, x: Tensor) -> Tensor:
         """Data ``(batch, *range.shape)`` of fields ``(batch, *domain.shape)``."""
         ...
@@ -62,22 +71,39 @@ class Operator(Protocol):
 
 @runtime_checkable
 class LinearOperator(Operator, Protocol):
-    """A linear operator with its adjoint under ``<a, b> = sum conj(a) b``."""
+    """A linear operator: one that has its adjoint under ``<a, b> = sum conj(a) b``."""
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``A^H y``: ``(batch, *range.shape)`` to ``(batch, *domain.shape)``."""
         ...
 
+
+class CompleteOperator(LinearOperator, Protocol):
+    """An operator with every optional part in place; see :class:`Operator` for their meaning.
+
+    ``adjoint``, ``gram`` and the spectrum may be used where ``is_linear`` alone.
+    """
+
+    is_linear: bool
+    is_differentiable: bool
+
+    @property
+    def n_data(self) -> int:
+        """Number of measured values in the range: the terms of a chi-square."""
+        ...
+
+    @property
+    def measured(self) -> Tensor | None:
+        """Booleans over the range: which values are measured; None for all."""
+        ...
+
     def gram(self, x: Tensor) -> Tensor:
-        """``A^H A x``."""
+        """``A^H A x``, ``(batch, *domain.shape)``."""
         ...
 
     @property
     def gram_spectrum(self) -> Tensor | None:
-        """Diagonal of ``F A^H A F^H`` in the domain's DFT (``torch.fft`` order), if known.
-
-        It preconditions solves; where ``A^H A`` is circulant it solves them outright.
-        """
+        """Diagonal of ``F A^H A F^H``, real, ``domain.shape``; None where it is not known."""
         ...
 
     @property
@@ -88,7 +114,22 @@ class LinearOperator(Operator, Protocol):
 
 @runtime_checkable
 class Prior(Protocol):
-    """What is known of a field before data: a denoiser that also knows its spread."""
+    """What is known of a field before data: a denoiser that also knows its spread.
+
+    A class that derives from :class:`BasePrior` writes ``grid``, ``schedule`` and ``moments``, and
+    has the rest. Optional members of any prior:
+
+    ====================  ======================================  ================================
+    member                meaning                                 where it is missing
+    ====================  ======================================  ================================
+    ``on(grid)``          the same prior on another grid          it must be built for the grid
+    ``to(device)``        the same prior on another device        it stays where it is
+    ``card``              what it was trained on: name, data,     results name its repr
+                          licence, ``sha256`` of the weights
+    ``settings``          what an :func:`invdiff.run_state.       its attributes
+                          identity` is made of
+    ====================  ======================================  ================================
+    """
 
     @property
     def grid(self) -> Grid:
@@ -97,12 +138,12 @@ class Prior(Protocol):
 
     @property
     def schedule(self) -> Schedule:
-        """The noise levels of ``x_t``."""
+        """The noise levels of ``x_t = alpha(t) x_0 + sigma(t) eps``."""
         ...
 
     @property
     def needs_grad(self) -> bool:
-        """Whether evaluating it differentiates inside, so that inference mode is out."""
+        """Whether its moments differentiate inside, so that torch's inference mode is excluded."""
         ...
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
@@ -113,20 +154,44 @@ class Prior(Protocol):
         ...
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """``E[x_0 | x_t]``, ``(batch, *grid.shape)``; the score follows by Tweedie."""
+        """``E[x_0 | x_t]``, ``(batch, *grid.shape)``; the score follows by Tweedie's formula."""
         ...
 
     def covariance(self, x_t: Tensor, t: Tensor) -> Covariance:
-        """``Cov[x_0 | x_t]`` as a linear operator."""
+        """``Cov[x_0 | x_t]`` as a linear operator on fields ``(batch, *grid.shape)``."""
         ...
 
     def draw(self, x_t: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
-        """One ``x_0`` a member, from the Gaussian with these moments."""
+        """One ``x_0`` per member, ``(batch, *grid.shape)``, from ``p(x_0 | x_t)``.
+
+        By default from the Gaussian with these moments. Samplers use it wherever they draw, so a
+        prior that knows better overrides it.
+        """
         ...
 
 
 class BasePrior(ABC):
-    """A prior that is its ``moments``; the rest follows."""
+    """A prior that is defined by its ``moments``; the other members follow from them.
+
+    >>> import torch
+    >>> from invdiff import Grid
+    >>> from invdiff.covariance import SpectralCovariance
+    >>> from invdiff.schedule import VE
+    >>> class WhiteNoise(BasePrior):
+    ...     "Independent standard normal values: E[x_0|x_t] = x_t / (1 + r^2), r = sigma / alpha."
+    ...
+    ...     def __init__(self, grid):
+    ...         self.grid, self.schedule = grid, VE()
+    ...
+    ...     def moments(self, x_t, t):
+    ...         alpha, ratio = self.levels(t)
+    ...         variance = ratio**2 / (1 + ratio**2)
+    ...         power = torch.full(self.grid.shape, variance)
+    ...         return x_t / alpha / (1 + ratio**2), SpectralCovariance(power, is_complex=False)
+    >>> prior = WhiteNoise(Grid(("y", "x"), (4, 4)))
+    >>> prior.denoise(torch.ones(1, 4, 4), prior.schedule.time(torch.tensor(1.0)))[0, 0, 0]
+    tensor(0.5000)
+    """
 
     needs_grad: bool = False
     grid: Grid
@@ -134,18 +199,18 @@ class BasePrior(ABC):
 
     @abstractmethod
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
-        """``E[x_0 | x_t]`` and ``Cov[x_0 | x_t]``."""
+        """``E[x_0 | x_t]``, ``(batch, *grid.shape)``, and ``Cov[x_0 | x_t]``."""
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """``E[x_0 | x_t]``."""
+        """``E[x_0 | x_t]``, ``(batch, *grid.shape)``: the first of the moments."""
         return self.moments(x_t, t)[0]
 
     def covariance(self, x_t: Tensor, t: Tensor) -> Covariance:
-        """``Cov[x_0 | x_t]``."""
+        """``Cov[x_0 | x_t]``: the second of the moments."""
         return self.moments(x_t, t)[1]
 
     def draw(self, x_t: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
-        """``mean + L e``."""
+        """``mean + L e`` per member, with ``L L^H`` the covariance and ``e`` white noise."""
         mean, covariance = self.moments(x_t, t)
         return mean + covariance.draw(noise(self.grid, 1).to(mean.dtype))
 
@@ -164,16 +229,15 @@ class Term(Protocol):
 
 
 class Sampler(Protocol):
-    """Draws members of a prior or posterior, one step at a time."""
+    """Draws members of a posterior, one step at a time; see `invdiff.samplers.base`.
+
+    ``model`` is always an `invdiff.posterior.Posterior`, possibly without terms: then it is its
+    prior.
+    """
 
     @property
     def steps(self) -> int:
         """Number of steps of a run."""
-        ...
-
-    @property
-    def order(self) -> int:
-        """Order of convergence in the step size."""
         ...
 
     @property
@@ -183,20 +247,20 @@ class Sampler(Protocol):
 
     @property
     def needs_grad(self) -> bool:
-        """Whether it differentiates by itself, so that inference mode is out."""
+        """Whether it differentiates, so that torch's inference mode is excluded."""
         ...
 
-    def check(self, model: Prior) -> None:
-        """Refuse a model that this sampler cannot draw from."""
+    def check(self, model: Any) -> None:
+        """Refuse a posterior that this sampler cannot draw from."""
         ...
 
     def init(
-        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+        self, model: Any, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
     ) -> Any:
         """State before the first step."""
         ...
 
-    def step(self, model: Prior, noise: NoiseField, state: Any) -> Any:
+    def step(self, model: Any, noise: NoiseField, state: Any) -> Any:
         """State after one more step; a pure function."""
         ...
 

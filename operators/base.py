@@ -28,6 +28,9 @@ class Linear(ABC):
         range: grid of the data.
     """
 
+    is_linear = True
+    is_differentiable = True
+
     def __init__(self, domain: Grid, range: Grid) -> None:
         self.domain = domain
         self.range = range

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from invdiff.completion import completed
 from invdiff.errors import DTypeError, InputError
 from invdiff.grid import Grid
 from invdiff.protocols import LinearOperator
@@ -38,7 +39,7 @@ class _Around:
     @property
     def n_data(self) -> int:
         """As the linear operator."""
-        return self.linear.n_data
+        return completed(self.linear).n_data
 
     @property
     def measured(self) -> Tensor | None:

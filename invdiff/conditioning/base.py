@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.covariance import Covariance, NoCovariance
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
-from invdiff.methods import require
+from invdiff.needs import TermMethod, require
 from invdiff.noise import StepNoise
 from invdiff.protocols import Prior, Term
 
@@ -22,9 +22,10 @@ __all__ = ["Conditioning", "Point", "Update", "data_streams", "guided", "split_t
 _FIRST_DATA_STREAM = 2  # 0 and 1 are the sampler's
 
 
-class Conditioning(ABC):
+class Conditioning(TermMethod, ABC):
     """Turns the moments of a prior given ``x_t`` into those given ``x_t`` and terms."""
 
+    kind: ClassVar[str] = "conditionings"
     needs_grad: bool = False
     has_evidence: bool = False
     """Whether its updates are ``GaussianUpdate``s, which know the evidence of the data."""
@@ -35,7 +36,7 @@ class Conditioning(ABC):
         Raises:
             UnsupportedError: with the list of methods that can.
         """
-        require(type(self).__name__, terms)
+        require(self, terms)
 
     @abstractmethod
     def update(self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor) -> Update:

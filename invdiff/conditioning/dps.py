@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invdiff.conditioning.base import Conditioning, Point, guided
 from invdiff.likelihood import Gaussian
+from invdiff.needs import Needs
 from invdiff.protocols import Prior, Term
 
 __all__ = ["DPS"]
@@ -30,6 +32,9 @@ class DPS(Conditioning):
     Args:
         scale: strength of the guidance.
     """
+
+    needs: ClassVar[Needs] = Needs.GRADIENT
+    narrow: ClassVar[str] = "it leaves out the spread of x_0 given x_t"
 
     scale: float = 1.0
     needs_grad = True

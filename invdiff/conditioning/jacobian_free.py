@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from invdiff.conditioning.base import Conditioning, split_terms
 from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
 from invdiff.covariance import SpectralCovariance
 from invdiff.errors import InputError, ShapeError
+from invdiff.needs import Needs
 from invdiff.protocols import Prior, Term
 
 __all__ = ["JacobianFree"]
@@ -41,6 +43,8 @@ class JacobianFree(Conditioning):
     Raises:
         InputError: a power that is negative or not finite.
     """
+
+    needs: ClassVar[Needs] = Needs.LINEAR | Needs.GAUSSIAN  # other terms enter to first order
 
     power: Tensor | float
     tolerance: float = 0.05

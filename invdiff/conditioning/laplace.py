@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
 from invdiff.covariance import Covariance
 from invdiff.likelihood import Gaussian, Likelihood, Linearised, LinearModel
 from invdiff.linalg import inner, per_member, squared_norm
+from invdiff.needs import Needs
 from invdiff.protocols import Prior, Term
 
 __all__ = ["Laplace"]
@@ -38,6 +40,8 @@ class Laplace(Conditioning):
         tolerance: error left by an iterative solve, as a fraction of the posterior's own spread.
         max_iterations: bound on its conjugate-gradient steps.
     """
+
+    needs: ClassVar[Needs] = Needs.GRADIENT | Needs.ANALYTIC
 
     iterations: int = 8
     rtol: float = 1e-2

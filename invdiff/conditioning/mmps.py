@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from invdiff.conditioning.base import Conditioning, Update, data_streams, split_
 from invdiff.covariance import Covariance, JacobianCovariance, ProductCovariance
 from invdiff.grid import Grid
 from invdiff.linalg import conjugate_gradient
+from invdiff.needs import Needs
 from invdiff.noise import StepNoise
 from invdiff.protocols import Prior, Term
 
@@ -35,6 +37,8 @@ class MMPS(Conditioning):
             the relative residual ``rtol``.
         rtol: relative residual.
     """
+
+    needs: ClassVar[Needs] = Needs.LINEAR_GAUSSIAN
 
     iterations: int = 5
     rtol: float = 1e-5

@@ -14,11 +14,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
 from invdiff.conditioning.base import Conditioning, split_terms
 from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
+from invdiff.needs import Needs
 from invdiff.protocols import Prior, Term
 
 __all__ = ["MomentMatching"]
@@ -32,6 +34,8 @@ class MomentMatching(Conditioning):
         tolerance: error left by a solve, as a fraction of the posterior's own spread.
         max_iterations: bound on its conjugate-gradient steps.
     """
+
+    needs: ClassVar[Needs] = Needs.LINEAR | Needs.GAUSSIAN  # other terms enter to first order
 
     tolerance: float = 0.05
     max_iterations: int = 100

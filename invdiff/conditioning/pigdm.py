@@ -12,12 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invdiff.conditioning.base import Conditioning, Point, guided, split_terms
 from invdiff.linalg import conjugate_gradient
+from invdiff.needs import Needs
 from invdiff.protocols import Prior, Term
 
 __all__ = ["PiGDM"]
@@ -32,6 +34,9 @@ class PiGDM(Conditioning):
         rtol: relative residual at which the solve stops.
         max_iterations: bound on its conjugate-gradient steps.
     """
+
+    needs: ClassVar[Needs] = Needs.LINEAR_GAUSSIAN
+    narrow: ClassVar[str] = "it leaves out the spread of x_0 given x_t"
 
     data_std: float = 1.0
     rtol: float = 1e-4

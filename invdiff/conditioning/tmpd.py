@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -21,6 +22,7 @@ from torch import Tensor
 from invdiff.conditioning.base import Conditioning, Point, split_terms
 from invdiff.covariance import JacobianCovariance
 from invdiff.likelihood import Gaussian
+from invdiff.needs import Needs
 from invdiff.protocols import Prior, Term
 
 __all__ = ["TMPD"]
@@ -29,6 +31,8 @@ __all__ = ["TMPD"]
 @dataclass(frozen=True)
 class TMPD(Conditioning):
     """Tweedie moment projection, diagonal in the data."""
+
+    needs: ClassVar[Needs] = Needs.LINEAR_GAUSSIAN
 
     needs_grad = True
 

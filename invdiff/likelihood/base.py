@@ -18,9 +18,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from invdiff.completion import completed
 from invdiff.grid import check_finite
 from invdiff.linalg import squared_norm
-from invdiff.protocols import LinearOperator, Operator
+from invdiff.protocols import CompleteOperator, Operator
 
 __all__ = ["Likelihood", "Local", "measured_values"]
 
@@ -49,19 +50,20 @@ class Likelihood(ABC):
     """
 
     def __init__(self, y: Tensor, operator: Operator) -> None:
+        self.operator: CompleteOperator = completed(operator)
         operator.range.check(y[None], name="data")
         check_finite(y, "data")
-        self.y, self.operator = y, operator
+        self.y = y
 
     @property
     def is_linear(self) -> bool:
-        """Whether the operator is linear."""
-        return isinstance(self.operator, LinearOperator)
+        """Whether the operator declares that it is linear."""
+        return self.operator.is_linear
 
     @property
     def is_differentiable(self) -> bool:
         """Whether torch can differentiate the operator; black boxes say that it cannot."""
-        return bool(getattr(self.operator, "is_differentiable", True))
+        return self.operator.is_differentiable
 
     def log_prob(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
         """Log-likelihood of each member at the clean field ``x_0``, ``(batch,)``."""
@@ -96,8 +98,8 @@ class Likelihood(ABC):
         return Local(torch.where(informed, score / root, 0), whiten, whiten)
 
 
-def measured_values(r: Tensor, operator: Operator) -> Tensor:
+def measured_values(r: Tensor, operator: CompleteOperator) -> Tensor:
     """The values of ``(batch, *data)`` that the operator measures, ``(batch, m)``."""
-    mask: Tensor | None = getattr(operator, "measured", None)
+    mask = operator.measured
     flat = r.flatten(1)
     return flat if mask is None else flat[:, mask.flatten()]

@@ -19,7 +19,7 @@ from invdiff.errors import NoiseLevelError, ShapeError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood.base import Likelihood, Local, measured_values
 from invdiff.linalg import squared_norm
-from invdiff.protocols import LinearOperator, Operator
+from invdiff.protocols import CompleteOperator, Operator
 
 __all__ = ["AxisCovariance", "Gaussian", "NoiseModel"]
 
@@ -160,10 +160,12 @@ class Gaussian(Likelihood):
         return self
 
     @property
-    def _linear(self) -> LinearOperator:
-        if not isinstance(self.operator, LinearOperator):
+    def _linear(self) -> CompleteOperator:
+        if not self.is_linear:
             raise UnsupportedError(
-                "this needs a linear operator", got=self.operator, expected="adjoint and gram"
+                "this needs a linear operator",
+                got=self.operator,
+                expected="one with an adjoint, or that declares is_linear = True",
             )
         return self.operator
 

@@ -22,7 +22,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.noise import StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import RatioSampler, SamplerState, Walk
 
 __all__ = ["Ancestral"]
@@ -49,7 +49,7 @@ class Ancestral(RatioSampler):
             raise InputError("keep out of range", got=self.keep, expected="0 <= keep <= 1")
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Draw ``x_0``, then ``z_s`` given it."""
         x_0 = model.draw(state.x, walk.t, noise)
@@ -57,6 +57,6 @@ class Ancestral(RatioSampler):
         fresh = (walk.ratio_s**2 - kept**2 * walk.ratio_t**2) ** 0.5
         return x_0 + kept * (walk.z - x_0) + fresh * noise(model.grid, 0), ()
 
-    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """A draw of ``x_0``: what spread is left belongs to the posterior."""
         return model.draw(x_t, t, noise)

@@ -28,8 +28,10 @@ import torch
 from torch import Tensor
 
 from invdiff.errors import InputError
+from invdiff.needs import Needs
 from invdiff.noise import NoiseField
-from invdiff.protocols import Prior, Term
+from invdiff.posterior import Posterior
+from invdiff.protocols import Term
 from invdiff.samplers.base import SamplerState
 from invdiff.samplers.resampling import reweigh, weighted
 from invdiff.samplers.split_gibbs import SplitGibbs, coupled, linear_gaussian, log_terms
@@ -55,6 +57,8 @@ class AnnealedGibbs(SplitGibbs):
             [0, 1].
     """
 
+    needs: ClassVar[Needs] = SplitGibbs.needs | Needs.LIKELIHOOD
+
     threshold: float = 0.5
     couples_members: ClassVar[bool] = True
 
@@ -64,12 +68,17 @@ class AnnealedGibbs(SplitGibbs):
             raise InputError("threshold out of range", got=self.threshold, expected="0 to 1")
 
     def init(
-        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+        self,
+        model: Posterior,
+        noise: NoiseField,
+        realizations: Sequence[int],
+        *,
+        device: torch.device,
     ) -> SamplerState:
         """Particles of equal weight."""
         return weighted(super().init(model, noise, realizations, device=device), realizations)
 
-    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+    def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """Weight, resample, sweep; the memory is the log-evidence so far and ``z``."""
         _, terms = self.parts(model)
         assert state.log_weights is not None

@@ -7,18 +7,18 @@ method is written once for all schedules.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from invdiff.errors import InputError, UnsupportedError
-from invdiff.methods import require
+from invdiff import run_state
+from invdiff.arguments import as_integer
+from invdiff.errors import UnsupportedError
+from invdiff.needs import TermMethod, require
 from invdiff.noise import NoiseField, StepNoise
 from invdiff.posterior import Posterior
 from invdiff.protocols import Prior, Term
@@ -31,15 +31,18 @@ __all__ = [
     "Walk",
     "load_state",
     "save_state",
+    "state_from_parts",
+    "state_parts",
 ]
 
 
 class SamplerState(NamedTuple):
-    """All that a run needs to go on.
+    """All that a run needs to be resumed.
 
     ``x`` is ``x_t`` of the members, ``step`` the number of steps done, ``memory`` what a multistep
     method remembers, ``log_weights`` those of weighted particles ``(n,)``, which may outnumber the
-    members. Noise is addressed by step, so no generator is stored.
+    members, and ``run`` the identity of the run (name, digest) that ``iterate`` attaches. Noise is
+    addressed by step, so no generator is stored.
     """
 
     x: Tensor
@@ -47,6 +50,7 @@ class SamplerState(NamedTuple):
     realizations: tuple[int, ...]
     memory: tuple[Tensor, ...] = ()
     log_weights: Tensor | None = None
+    run: tuple[tuple[str, str], ...] = ()
 
 
 class Walk(NamedTuple):
@@ -77,27 +81,26 @@ class LevelSampler(ABC):
     couples_members: ClassVar[bool] = False
     needs_grad: ClassVar[bool] = False
 
-    def check(self, model: Prior) -> None:  # noqa: B027 - most draw from any
+    def check(self, model: Posterior) -> None:  # noqa: B027 - most draw from any
         """Refuse a model that this sampler cannot draw from."""
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise InputError(
-                "too few steps",
-                got=f"steps={self.steps}",
-                expected="steps >= 1",
-                hint="Take about 32, or leave it to the default.",
-            )
+        object.__setattr__(self, "steps", as_integer("steps", self.steps, least=1))
 
     def init(
-        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+        self,
+        model: Posterior,
+        noise: NoiseField,
+        realizations: Sequence[int],
+        *,
+        device: torch.device,
     ) -> SamplerState:
         """``x_T = sigma_T eps``: the field itself is negligible at the largest ratio."""
         t = model.schedule.timesteps(self.steps)[0]
         eps = noise.initial(realizations, device)(model.grid, 0)
         return SamplerState(float(model.schedule.sigma(t)) * eps, 0, tuple(realizations))
 
-    def walk(self, model: Prior, state: SamplerState) -> Walk:
+    def walk(self, model: Posterior, state: SamplerState) -> Walk:
         """The step that follows a state."""
         schedule = model.schedule
         t, s = schedule.timesteps(self.steps)[state.step : state.step + 2]
@@ -106,7 +109,7 @@ class LevelSampler(ABC):
         return Walk(t, state.x / alpha_t, ratio_t, ratio_s, alpha_t, alpha_s, s)
 
     @abstractmethod
-    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+    def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """One step; pure."""
 
 
@@ -114,7 +117,7 @@ class LevelSampler(ABC):
 class RatioSampler(LevelSampler):
     """A sampler that treats members independently."""
 
-    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+    def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """One step; pure."""
         walk = self.walk(model, state)
         draws = noise.at(state.realizations, state.step, state.x.device)
@@ -124,21 +127,23 @@ class RatioSampler(LevelSampler):
         z, memory = self.advance(model, walk, draws, state=state)
         return SamplerState(walk.alpha_s * z, state.step + 1, state.realizations, memory)
 
-    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """The last step, to ratio zero: ``E[x_0 | x_t]``."""
         return model.denoise(x_t, t)
 
     @abstractmethod
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """``z`` at the end of a step that leaves some noise, and the new memory."""
 
 
-class UsesTerms(LevelSampler):
-    """A sampler that uses prior and terms of a posterior by itself, without a conditioning."""
+class UsesTerms(TermMethod, LevelSampler):
+    """A sampler that uses prior and terms of a posterior directly, without a conditioning."""
 
-    def check(self, model: Prior) -> None:
+    kind: ClassVar[str] = "samplers"
+
+    def check(self, model: Posterior) -> None:
         """Refuse what this sampler cannot use.
 
         Raises:
@@ -146,21 +151,19 @@ class UsesTerms(LevelSampler):
                 conditioning, which it would not use.
         """
         name = type(self).__name__
-        if not isinstance(model, Posterior):
-            return
         if model.conditioning is not None:
             raise UnsupportedError(
-                f"{name} conditions by itself",
+                f"{name} uses the terms directly",
                 got=f"conditioning={model.conditioning!r}",
                 expected="Posterior(prior, *terms) without one",
                 hint=f"Leave the conditioning out, or take another sampler than {name}.",
             )
-        require(name, model.terms)
+        require(self, model.terms)
 
     @staticmethod
-    def parts(model: Prior) -> tuple[Prior, tuple[Term, ...]]:
-        """The prior and the terms of a model; a prior has no terms."""
-        return (model.prior, model.terms) if isinstance(model, Posterior) else (model, ())
+    def parts(model: Posterior) -> tuple[Prior, tuple[Term, ...]]:
+        """The prior and the terms of a model."""
+        return model.prior, model.terms
 
 
 class TermSampler(UsesTerms, RatioSampler):
@@ -168,33 +171,41 @@ class TermSampler(UsesTerms, RatioSampler):
 
 
 def save_state(state: SamplerState, path: Path) -> None:
-    """Store a state as safetensors; :func:`load_state` gives it back bit for bit."""
-    tensors = {"x": state.x} | {f"memory.{i}": m for i, m in enumerate(state.memory)}
-    if state.log_weights is not None:
-        tensors["log_weights"] = state.log_weights
-    # Complex tensors are stored as pairs of reals, which every safetensors version reads.
-    stored = {
-        f"{name}.complex" if value.is_complex() else name: (
-            torch.view_as_real(value) if value.is_complex() else value
-        )
-        .contiguous()
-        .cpu()
-        for name, value in tensors.items()
-    }
-    metadata = {"step": str(state.step), "realizations": " ".join(map(str, state.realizations))}
-    save_file(stored, path, metadata)
+    """Store a state with the identity of its run; :func:`load_state` returns it bit for bit.
+
+    Args:
+        state: as `iterate` yields it.
+        path: of a safetensors file, replaced if it exists.
+    """
+    tensors, header = state_parts(state)
+    run_state.save(path, tensors, header, run=dict(state.run))
 
 
 def load_state(path: Path, *, device: str | torch.device = "cpu") -> SamplerState:
-    """Read a state stored by :func:`save_state`."""
-    tensors: dict[str, Tensor] = {}
-    with safe_open(path, framework="pt", device=str(device)) as file:
-        metadata = file.metadata()
-        for name in file.keys():  # noqa: SIM118 - safe_open is not a mapping
-            value = file.get_tensor(name)
-            key = name.removesuffix(".complex")
-            tensors[key] = value if key == name else torch.view_as_complex(value)
-    x, log_weights = tensors.pop("x"), tensors.pop("log_weights", None)
-    memory = tuple(tensors[f"memory.{i}"] for i in range(len(tensors)))
-    realizations = tuple(map(int, metadata["realizations"].split()))
-    return SamplerState(x, int(metadata["step"]), realizations, memory, log_weights)
+    """Read a state stored by :func:`save_state`.
+
+    Raises:
+        InputError: a file of another kind.
+    """
+    return state_from_parts(*run_state.load(path, run=None, device=device))
+
+
+def state_parts(state: SamplerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """A state as tensors and a header that JSON can hold."""
+    tensors = {"x": state.x} | {f"memory.{i}": m for i, m in enumerate(state.memory)}
+    if state.log_weights is not None:
+        tensors["log_weights"] = state.log_weights
+    return tensors, {"step": state.step, "realizations": list(state.realizations)}
+
+
+def state_from_parts(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> SamplerState:
+    """Inverse of :func:`state_parts`."""
+    n_memory = sum(name.startswith("memory.") for name in tensors)
+    return SamplerState(
+        tensors["x"],
+        header["step"],
+        tuple(header["realizations"]),
+        tuple(tensors[f"memory.{i}"] for i in range(n_memory)),
+        tensors.get("log_weights"),
+        tuple(sorted(header.get("run", {}).items())),
+    )

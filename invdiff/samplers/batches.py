@@ -1,11 +1,14 @@
-"""A prior asked for a few members at a time: what bounds the memory of coupled ensembles."""
+"""A prior evaluated for a few members at a time: what bounds the memory of coupled ensembles."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from invdiff.covariance import Covariance
+from invdiff.noise import StepNoise
 from invdiff.posterior import Posterior
 from invdiff.protocols import BasePrior, Prior
 
@@ -13,7 +16,7 @@ __all__ = ["in_batches"]
 
 
 class _InBatches(BasePrior):
-    """The same prior, at most ``batch_size`` fields a network call."""
+    """The same prior, with at most ``batch_size`` fields per network call."""
 
     def __init__(self, prior: Prior, batch_size: int) -> None:
         self.prior, self.batch_size = prior, batch_size
@@ -32,13 +35,20 @@ class _InBatches(BasePrior):
         """Means of the batches, joined."""
         return torch.cat([self.prior.denoise(part, t) for part in x_t.split(self.batch_size)])
 
+    def draw(self, x_t: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
+        """The prior's own draws, batch by batch, each member with its own noise."""
+        drawn, first = [], 0
+        for part in x_t.split(self.batch_size):
+            own = replace(noise, realizations=noise.realizations[first : first + len(part)])
+            drawn.append(self.prior.draw(part, t, own))
+            first += len(part)
+        return torch.cat(drawn)
+
     def __repr__(self) -> str:
         return repr(self.prior)
 
 
-def in_batches(model: Prior, batch_size: int) -> Prior:
-    """The model with its prior asked for at most ``batch_size`` fields at a time."""
-    if isinstance(model, Posterior):
-        prior = _InBatches(model.prior, batch_size)
-        return Posterior(prior, *model.terms, conditioning=model.conditioning)
-    return _InBatches(model, batch_size)
+def in_batches(model: Posterior, batch_size: int) -> Posterior:
+    """The posterior with its prior asked for at most ``batch_size`` fields at a time."""
+    prior = _InBatches(model.prior, batch_size)
+    return Posterior(prior, *model.terms, conditioning=model.conditioning)

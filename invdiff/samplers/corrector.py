@@ -31,7 +31,7 @@ from invdiff.errors import InputError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.linalg import inner, per_member
 from invdiff.noise import NoiseField, StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import RatioSampler, SamplerState, UsesTerms
 from invdiff.samplers.nested import inner_noise
 
@@ -44,7 +44,7 @@ _FIRST_SUBSTEP = 100  # past those that a sampler takes inside its step
 class Corrector(Protocol):
     """One step at a noise level."""
 
-    def __call__(self, model: Prior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def __call__(self, model: Posterior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """New ``z = x_t / alpha_t``."""
         ...
 
@@ -74,7 +74,7 @@ class ULA:
     def __post_init__(self) -> None:
         _check_step(self.step_size)
 
-    def __call__(self, model: Prior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def __call__(self, model: Posterior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """``z + h (m - z) + sqrt(2 h) r eps``."""
         alpha, ratio = _levels(model, t)
         eps = noise(model.grid, 0).to(z.dtype)
@@ -99,7 +99,7 @@ class MALA:
     def __post_init__(self) -> None:
         _check_step(self.step_size)
 
-    def __call__(self, model: Prior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def __call__(self, model: Posterior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """The step of :class:`ULA`, or ``z``."""
         alpha, ratio = _levels(model, t)
         h, eps = self.step_size, noise(model.grid, 0).to(z.dtype)
@@ -132,7 +132,7 @@ class Renew:
         if not 0 <= self.kept < 1:
             raise InputError("share of kept noise out of range", got=self.kept, expected="[0, 1)")
 
-    def __call__(self, model: Prior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def __call__(self, model: Posterior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """``x_0' + c (z - x_0') + sqrt(1 - c^2) r eps``."""
         alpha, ratio = _levels(model, t)
         x_0 = model.draw(alpha * z, t, noise)
@@ -190,17 +190,22 @@ class Corrected:
         """As the sampler."""
         return self.sampler.needs_grad
 
-    def check(self, model: Prior) -> None:
+    def check(self, model: Posterior) -> None:
         """As the sampler."""
         self.sampler.check(model)
 
     def init(
-        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+        self,
+        model: Posterior,
+        noise: NoiseField,
+        realizations: Sequence[int],
+        *,
+        device: torch.device,
     ) -> Any:
         """As the sampler."""
         return self.sampler.init(model, noise, realizations, device=device)
 
-    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+    def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """A step of the sampler, then corrections at the new noise level."""
         moved = self.sampler.step(model, noise, state)
         if moved.step == self.steps:
@@ -214,6 +219,6 @@ class Corrected:
         return moved._replace(x=alpha * z)
 
 
-def _levels(model: Prior, t: Tensor) -> tuple[float, float]:
+def _levels(model: Posterior, t: Tensor) -> tuple[float, float]:
     """``alpha`` and the noise-to-signal ratio."""
     return float(model.schedule.alpha(t)), float(model.schedule.ratio(t))

@@ -18,14 +18,16 @@ Exact otherwise only as ``p(x_0|x_t)`` is Gaussian. Any differentiable terms. Co
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
 from invdiff.covariance import Covariance
 from invdiff.errors import InputError
+from invdiff.needs import Needs
 from invdiff.noise import StepNoise
+from invdiff.posterior import Posterior
 from invdiff.protocols import Prior
 from invdiff.samplers.base import SamplerState, TermSampler, Walk
 from invdiff.samplers.inner import GaussNewton, InnerKernel, Target, isotropic
@@ -88,6 +90,8 @@ class DAPS(TermSampler):
         UnsupportedError: terms that the kernel cannot use.
     """
 
+    needs: ClassVar[Needs] = Needs.GRADIENT | Needs.ANALYTIC
+
     steps: int = 32
     kernel: InnerKernel = field(default_factory=GaussNewton, kw_only=True)
     spread: Spread = field(default_factory=PriorSpread, kw_only=True)
@@ -100,23 +104,23 @@ class DAPS(TermSampler):
                 "too few steps of the flow", got=f"ode_steps={self.ode_steps}", expected=">= 1"
             )
 
-    def check(self, model: Prior) -> None:
+    def check(self, model: Posterior) -> None:
         """Refuse what kernel or method cannot use."""
         super().check(model)
         self.kernel.check(self.parts(model)[1])
 
-    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """A draw of ``x_0``: what spread is left belongs to the posterior."""
         return self._clean(model, x_t, t, noise=noise)
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Draw a clean field, then noise of the next level."""
         x_0 = self._clean(model, state.x, walk.t, noise=noise)
         return x_0 + walk.ratio_s * noise(model.grid, 0), ()
 
-    def _clean(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def _clean(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """``x_0'``."""
         prior, terms = self.parts(model)
         mean, covariance = self.spread.moments(prior, x_t, t=t)

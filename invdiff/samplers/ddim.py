@@ -13,7 +13,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.noise import StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import RatioSampler, SamplerState, Walk
 
 __all__ = ["DDIM"]
@@ -37,7 +37,7 @@ class DDIM(RatioSampler):
             raise InputError("eta out of range", got=self.eta, expected="0 <= eta <= 1")
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Move along the flow, with a share ``eta`` of fresh noise."""
         mean = model.denoise(state.x, walk.t)

@@ -20,14 +20,16 @@ no operator call.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invdiff.conditioning.base import split_terms
 from invdiff.errors import InputError
+from invdiff.needs import Needs
 from invdiff.noise import StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import SamplerState, TermSampler, Walk
 from invdiff.samplers.eigenbasis import data_modes
 
@@ -47,6 +49,9 @@ class DDNM(TermSampler):
         UnsupportedError: data that are not linear and Gaussian, or too many of no known basis.
     """
 
+    needs: ClassVar[Needs] = Needs.LINEAR_GAUSSIAN
+    narrow: ClassVar[str] = "its data projections leave no spread"
+
     steps: int = 100
     eta: float = 1.0
 
@@ -60,12 +65,12 @@ class DDNM(TermSampler):
                 hint="Without fresh noise, noisy data have no room; DDRM(eta=0) gives them some.",
             )
 
-    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """``E[x_0 | x_t]`` of the prior: a step without fresh noise takes no data."""
         return self.parts(model)[0].denoise(x_t, t)
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Data into the range, then the step of DDIM with what noise is still owed."""
         prior, terms = self.parts(model)

@@ -17,14 +17,16 @@ pass and two changes of coordinates, no operator call.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invdiff.conditioning.base import split_terms
 from invdiff.errors import InputError
+from invdiff.needs import Needs
 from invdiff.noise import StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import SamplerState, TermSampler, Walk
 from invdiff.samplers.eigenbasis import DataModes, data_modes
 
@@ -45,6 +47,9 @@ class DDRM(TermSampler):
         UnsupportedError: data that are not linear and Gaussian, or too many of no known basis.
     """
 
+    needs: ClassVar[Needs] = Needs.LINEAR_GAUSSIAN
+    narrow: ClassVar[str] = "unobserved coordinates are updated too late"
+
     steps: int = 20
     eta: float = 0.85
     eta_b: float = 1.0
@@ -56,12 +61,12 @@ class DDRM(TermSampler):
                 "shares out of range", got=self, expected="0 <= eta <= 1 and 0 <= eta_b <= 1"
             )
 
-    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """``E[x_0 | x_t]`` of the prior: at ratio zero no data are better than ``x_t``."""
         return self.parts(model)[0].denoise(x_t, t)
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One walk a coordinate."""
         prior, terms = self.parts(model)

@@ -16,13 +16,15 @@ of it and some five times it, and the mean errs too. Cost a step: one network pa
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor
 
 from invdiff.conditioning.laplace import Laplace
 from invdiff.errors import InputError
+from invdiff.needs import Needs
 from invdiff.noise import StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import SamplerState, TermSampler, Walk
 from invdiff.samplers.inner import Target, isotropic
 
@@ -43,6 +45,9 @@ class DiffPIR(TermSampler):
         InputError: a strength that is not positive, or ``zeta`` outside [0, 1].
     """
 
+    needs: ClassVar[Needs] = Needs.GRADIENT | Needs.ANALYTIC
+    narrow: ClassVar[str] = "its data step is a point estimate"
+
     steps: int = 100
     strength: float = 1.0
     zeta: float = 1.0
@@ -53,12 +58,12 @@ class DiffPIR(TermSampler):
         if not (self.strength > 0 and 0 <= self.zeta <= 1):
             raise InputError("not a DiffPIR", got=self, expected="strength > 0 and 0 <= zeta <= 1")
 
-    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """The last proximal step."""
         return self._proximal(model, x_t, t)
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Denoise, fit, and add noise."""
         x_0 = self._proximal(model, state.x, walk.t)
@@ -66,7 +71,7 @@ class DiffPIR(TermSampler):
         eps = (1 - self.zeta) ** 0.5 * old + self.zeta**0.5 * noise(model.grid, 0)
         return x_0 + walk.ratio_s * eps, ()
 
-    def _proximal(self, model: Prior, x_t: Tensor, t: Tensor) -> Tensor:
+    def _proximal(self, model: Posterior, x_t: Tensor, t: Tensor) -> Tensor:
         """``x_0'``."""
         prior, terms = self.parts(model)
         mean = prior.denoise(x_t, t)

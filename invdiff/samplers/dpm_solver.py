@@ -15,7 +15,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from invdiff.noise import StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import RatioSampler, SamplerState, Walk
 
 __all__ = ["DPMSolver", "SDEDPMSolver"]
@@ -33,7 +33,7 @@ class DPMSolver(RatioSampler):
     order: ClassVar[int] = 2
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Exponential two-step update; first order at both ends of the walk."""
         mean = model.denoise(state.x, walk.t)
@@ -56,7 +56,7 @@ class SDEDPMSolver(RatioSampler):
     order: ClassVar[int] = 2
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Exponential two-step update with noise."""
         mean = model.denoise(state.x, walk.t)
@@ -67,7 +67,7 @@ class SDEDPMSolver(RatioSampler):
 
 
 def _extrapolated(
-    mean: Tensor, model: Prior, walk: Walk, *, state: SamplerState, steps: int
+    mean: Tensor, model: Posterior, walk: Walk, *, state: SamplerState, steps: int
 ) -> Tensor:
     """``D``: the mean extrapolated to the middle of the step."""
     if not state.memory:

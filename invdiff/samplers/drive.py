@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from invdiff.errors import DivergedError, InputError
+from invdiff.arguments import as_integer, as_integers
+from invdiff.errors import DivergedError, InputError, UnsupportedError
 from invdiff.noise import NoiseField
+from invdiff.posterior import Posterior, check_prior
 from invdiff.protocols import Prior, Sampler
+from invdiff.run_state import check_identity, identity
 from invdiff.samplers.base import SamplerState
 from invdiff.samplers.batches import in_batches
+from invdiff.samplers.checkpoint import Checkpoint
 from invdiff.samplers.resampling import effective_number, log_evidence, members_of
 
-__all__ = ["Ensemble", "ensemble", "iterate", "member_numbers", "sample"]
+__all__ = ["Ensemble", "ensemble", "iterate", "member_numbers", "run_identity", "sample"]
 
 
 def iterate(
@@ -35,37 +41,96 @@ def iterate(
         sampler: any sampler.
         realizations: numbers of the members; a member's noise depends on its own number alone.
         seed: of the noise.
-        state: continue from here, as an uninterrupted run would have, bit for bit.
-        device: where to compute.
+        state: resume from this state, as an uninterrupted run would have continued, bit for bit.
+        device: where to compute; the model must live there.
 
     Raises:
-        InputError: a state of other members.
+        InputError: a state of other members, or of a run with another model, sampler or seed.
         DivergedError: the state is no longer finite.
+        UnsupportedError: a sampler that cannot use the model's terms.
     """
-    noise, device = NoiseField(seed), torch.device(device)
-    sampler.check(model)
-    realizations = tuple(realizations)
-    if state is not None and state.realizations != realizations:
+    model, members = _posterior(model), tuple(member_numbers(realizations))
+    _check_sampler(sampler)
+    if state is not None and state.realizations != members:
         raise InputError(
-            "the state belongs to other members", got=state.realizations, expected=realizations
+            "the state belongs to other members", got=state.realizations, expected=members
         )
+    run = run_identity(model, sampler, seed=seed)
+    if state is not None and state.run:
+        check_identity(dict(state.run), run, "the state")
+    stored = tuple(sorted(run.items()))
+    steps = _steps(model, sampler, members, seed=seed, state=state, device=torch.device(device))
+    return (after._replace(run=stored) for after in steps)
+
+
+def run_identity(model: Posterior, sampler: Sampler, *, seed: int) -> dict[str, str]:
+    """What identifies the members of a run, but for their numbers; see `invdiff.run_state`."""
+    terms = {f"term_{i}": term for i, term in enumerate(model.terms)}
+    return identity(
+        prior=model.prior, conditioning=model.conditioning, sampler=sampler, seed=seed, **terms
+    )
+
+
+def _posterior(model: Prior) -> Posterior:
+    """The model as a posterior; a prior is one without terms.
+
+    Raises:
+        UnsupportedError: an object that is not a prior.
+    """
+    if isinstance(model, Posterior):
+        return model
+    check_prior(model)
+    return Posterior(model)
+
+
+def _check_sampler(sampler: object) -> None:
+    if isinstance(sampler, str | type) or not callable(getattr(sampler, "step", None)):
+        name = sampler.__name__ if isinstance(sampler, type) else str(sampler)
+        raise UnsupportedError(
+            "this is not a sampler",
+            got=repr(sampler),
+            expected="an object such as Ancestral(24)",
+            hint=f"Samplers are objects of invdiff.samplers, made by a call: {_nearest(name)}().",
+        )
+
+
+def _nearest(name: str) -> str:
+    """The sampler whose name is most like this one."""
+    from invdiff import samplers
+
+    names = {known.lower(): known for known in samplers.__all__}
+    close = get_close_matches(name.lower(), names, n=1)
+    return names[close[0]] if close else "Ancestral"
+
+
+def _steps(
+    model: Posterior,
+    sampler: Sampler,
+    members: tuple[int, ...],
+    *,
+    seed: int,
+    state: SamplerState | None,
+    device: torch.device,
+) -> Iterator[SamplerState]:
+    noise = NoiseField(seed)
+    sampler.check(model)
     mode = torch.no_grad if model.needs_grad or sampler.needs_grad else torch.inference_mode
     with mode():
-        state = state or sampler.init(model, noise, realizations, device=device)
+        state = state or sampler.init(model, noise, members, device=device)
     while state.step < sampler.steps:
-        with mode():  # entered anew, so that the caller's code between states is not in it
+        with mode():  # entered for each step: the caller's code between states is not inside it
             state = sampler.step(model, noise, state)
         if not torch.isfinite(state.x).all():
             raise DivergedError(
-                f"{sampler!r} left the finite numbers",
-                got=f"NaN or Inf after step {state.step} of members {realizations}",
-                hint="Take more steps, weaken the guidance, or check the noise level.",
+                f"{sampler!r} diverged",
+                got=f"NaN or Inf after step {state.step} of members {members}",
+                hint="Use more steps or weaker guidance, or check the noise level.",
             )
         yield state
 
 
 class Ensemble(NamedTuple):
-    """Members, equally weighted, and what a weighted sampler knows beside them."""
+    """Members, equally weighted, and what a weighted sampler knows in addition."""
 
     fields: Tensor
     """``(n, *grid.shape)``."""
@@ -83,6 +148,7 @@ def ensemble(
     seed: int,
     batch_size: int = 8,
     device: str | torch.device = "cpu",
+    checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> Ensemble:
     """Draw an ensemble, in batches of fixed size unless the sampler couples its members.
@@ -92,34 +158,62 @@ def ensemble(
         sampler: any sampler.
         realizations: how many, or the numbers of the members.
         seed: of the noise.
-        batch_size: members (or particles) a network call. Members do not depend on it but for the
+        batch_size: members (or particles) per network call. Members depend on it only by the
             rounding of the network; at equal ``batch_size`` they are equal bit for bit.
         device: where to compute; the result stays there.
+        checkpoint: file to which the run is stored after each step, and from which it is resumed,
+            bit for bit, if the file exists.
         progress: show a progress bar.
 
     Raises:
-        InputError: no members, or a batch size below one.
+        InputError: no members, a batch size below one, or a checkpoint of another run.
         UnsupportedError: a sampler that cannot use the model's terms.
     """
-    members = member_numbers(realizations, batch_size)
+    model, members = _posterior(model), member_numbers(realizations)
+    batch_size = as_integer("batch_size", batch_size, least=1)
+    _check_sampler(sampler)
+    stored = None
+    if checkpoint is not None:
+        run = run_identity(model, sampler, seed=seed)
+        stored = Checkpoint(Path(checkpoint), run | identity(members=members, batch=batch_size))
     if sampler.couples_members:
         model, batch_size = in_batches(model, batch_size), len(members)
-    drawn = []
+    fields, state = stored.load(device) if stored else ([], None)
+    drawn = [Ensemble(batch) for batch in fields]
     with tqdm(total=len(members) * sampler.steps, disable=not progress, unit="step") as bar:
         for start in range(0, len(members), batch_size):
             wanted = members[start : start + batch_size]
             # A short last batch is filled up: the network's rounding depends on the batch's size.
             filled = wanted + wanted[-1:] * (batch_size - len(wanted)) if start else wanted
-            states = iterate(model, sampler, realizations=filled, seed=seed, device=device)
-            for state in states:
+            if start // batch_size < len(drawn):
+                bar.update(len(wanted) * sampler.steps)
+                continue
+            bar.update(len(wanted) * (state.step if state else 0))
+            last = state
+            for last in _steps(
+                model, sampler, tuple(filled), seed=seed, state=state, device=torch.device(device)
+            ):
                 bar.update(len(wanted))
-                last = state
-            drawn.append(members_of(last, seed)[: len(wanted)])
-    fields = torch.cat(drawn)
+                if stored:
+                    stored.save([batch.fields for batch in drawn], last)
+            assert last is not None
+            drawn.append(_batch(last, seed, len(wanted)))
+            state = None
+    return _joined(drawn)
+
+
+def _batch(last: SamplerState, seed: int, n_wanted: int) -> Ensemble:
+    """The members of a finished batch."""
+    fields = members_of(last, seed)[:n_wanted]
     if last.log_weights is None:
         return Ensemble(fields)
     share = effective_number(last.log_weights) / len(last.log_weights)
     return Ensemble(fields, share, log_evidence(last))
+
+
+def _joined(batches: Sequence[Ensemble]) -> Ensemble:
+    """All batches; weights there are only where a coupled sampler had a single one."""
+    return batches[-1]._replace(fields=torch.cat([batch.fields for batch in batches]))
 
 
 def sample(
@@ -144,25 +238,23 @@ def sample(
     ).fields
 
 
-def member_numbers(realizations: int | Sequence[int], batch_size: int) -> list[int]:
+def member_numbers(realizations: int | Sequence[int]) -> list[int]:
     """Numbers of the members asked for: given, or that many from 0.
 
     Raises:
-        InputError: none, one twice, a negative one, or a batch size below one.
+        InputError: none, one twice, a negative one, or numbers that are not integers.
+
+    >>> member_numbers(3)
+    [0, 1, 2]
     """
-    members = list(range(realizations)) if isinstance(realizations, int) else list(realizations)
-    if not members or batch_size < 1:
-        raise InputError(
-            "nothing to draw",
-            got=f"realizations={realizations}, batch_size={batch_size}",
-            expected="both >= 1",
-            hint="Ask for at least one member, at least one at a time.",
-        )
-    if min(members) < 0 or len(set(members)) < len(members):
+    if isinstance(realizations, str) or not isinstance(realizations, Iterable):
+        return list(range(as_integer("realizations", realizations, least=1)))
+    members = as_integers("realizations", list(realizations))
+    if not members or min(members) < 0 or len(set(members)) < len(members):
         raise InputError(
             "realizations are not the numbers of members",
             got=members,
-            expected="distinct integers >= 0",
-            hint="Name each member once; an int asks for that many from 0.",
+            expected="one or more distinct integers >= 0",
+            hint="Name each member once; an integer asks for that many from 0.",
         )
     return members

@@ -25,8 +25,9 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.likelihood import Gaussian
+from invdiff.needs import Needs
 from invdiff.noise import NoiseField, StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.ancestral import Ancestral
 from invdiff.samplers.base import SamplerState, UsesTerms
 from invdiff.samplers.resampling import effective_number
@@ -49,6 +50,8 @@ class EKI(UsesTerms):
         InputError: no step for the prior or no update, or a threshold outside (0, 1).
     """
 
+    needs: ClassVar[Needs] = Needs.GAUSSIAN | Needs.LIKELIHOOD
+
     steps: int = 32
     updates: int = 8
     threshold: float = 0.5
@@ -63,12 +66,12 @@ class EKI(UsesTerms):
                 expected="1 <= updates < steps, 0 < threshold < 1",
             )
 
-    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+    def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """A step of the draw from the prior, or an update; the memory is the temperature."""
         prior, terms = self.parts(model)
         sampler = Ancestral(self.steps - self.updates)
         if state.step < sampler.steps:
-            return sampler.step(prior, noise, state)
+            return sampler.step(Posterior(prior), noise, state)
         gaussians = [term for term in terms if isinstance(term, Gaussian)]
         (reached,) = state.memory or (torch.zeros(1, dtype=torch.float64),)
         x, left = state.x, 1 - float(reached)

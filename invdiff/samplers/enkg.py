@@ -27,8 +27,9 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.likelihood import Gaussian
+from invdiff.needs import Needs
 from invdiff.noise import StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import SamplerState, TermSampler, Walk
 from invdiff.samplers.eki import check_ensemble, data_noise, kalman_update, whitened_residuals
 from invdiff.samplers.heun import Heun
@@ -49,6 +50,8 @@ class EnKG(TermSampler):
         InputError: fewer than two steps, or than one call.
     """
 
+    needs: ClassVar[Needs] = Needs.GAUSSIAN | Needs.LIKELIHOOD
+
     steps: int = 24
     calls: int = 12
     couples_members: ClassVar[bool] = True
@@ -59,7 +62,7 @@ class EnKG(TermSampler):
             raise InputError("too few steps", got=self, expected="steps >= 2, calls >= 1")
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Kalman update at this level, then the flow to the next."""
         prior, terms = self.parts(model)
@@ -72,8 +75,8 @@ class EnKG(TermSampler):
             draws, share = data_noise(gaussians, noise), 1 / (self.steps - 1)
             z = kalman_update(z, residuals, share, noise=draws)
             walk, state = walk._replace(z=z), state._replace(x=walk.alpha_t * z)
-        return Heun(self.steps).advance(prior, walk, noise, state=state)
+        return Heun(self.steps).advance(Posterior(prior), walk, noise, state=state)
 
-    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """``E[x_0 | x_t]`` of the prior: all data are in."""
         return self.parts(model)[0].denoise(x_t, t)

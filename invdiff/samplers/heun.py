@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from invdiff.noise import StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import RatioSampler, SamplerState, Walk
 
 __all__ = ["Heun"]
@@ -29,7 +29,7 @@ class Heun(RatioSampler):
     order: ClassVar[int] = 2
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Trapezoidal step."""
         mean = model.denoise(state.x, walk.t)

@@ -23,7 +23,7 @@ from invdiff.errors import UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.linalg import squared_norm
-from invdiff.methods import Needs, able
+from invdiff.needs import Needs, suits
 from invdiff.noise import StepNoise
 from invdiff.protocols import Term
 
@@ -35,8 +35,6 @@ __all__ = [
     "gradient",
     "isotropic",
 ]
-
-_LINEAR = Needs.LINEAR | Needs.GAUSSIAN | Needs.LIKELIHOOD
 
 
 def isotropic(grid: Grid, std: float, *, device: torch.device) -> SpectralCovariance:
@@ -123,7 +121,7 @@ class ExactGaussian:
         Raises:
             UnsupportedError: other terms.
         """
-        if not able(terms, {"ExactGaussian": _LINEAR}):
+        if not suits(Needs.LINEAR_GAUSSIAN, terms):
             raise UnsupportedError(
                 "ExactGaussian draws given linear Gaussian data alone",
                 got=list(terms),

@@ -18,14 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invdiff.conditioning.base import split_terms
 from invdiff.grid import Grid
+from invdiff.needs import Needs
 from invdiff.noise import NoiseField
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import SamplerState, UsesTerms
 from invdiff.samplers.eigenbasis import DataModes, data_modes
 from invdiff.samplers.particles import ParticleSampler, particle_noise
@@ -38,8 +40,15 @@ __all__ = ["MCGDiff"]
 class MCGDiff(ParticleSampler, UsesTerms):
     """Particles in the singular basis of the data."""
 
+    needs: ClassVar[Needs] = Needs.LINEAR_GAUSSIAN
+
     def init(
-        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+        self,
+        model: Posterior,
+        noise: NoiseField,
+        realizations: Sequence[int],
+        *,
+        device: torch.device,
     ) -> SamplerState:
         """Particles of pure noise times ``g``."""
         state = super().init(model, noise, realizations, device=device)
@@ -60,7 +69,7 @@ class MCGDiff(ParticleSampler, UsesTerms):
         log_weights = (log_weight + half * whitened).double()
         return state._replace(x=walk.alpha_t * z, log_weights=log_weights)
 
-    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+    def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """Draw a step given the data, weigh it, resample if need be."""
         prior, _ = self.parts(model)
         modes, walk = self._modes(model), self.walk(model, state)
@@ -79,7 +88,7 @@ class MCGDiff(ParticleSampler, UsesTerms):
         state = state._replace(x=walk.alpha_s * z, step=state.step + 1)
         return reweigh(state, log_weight, draws, threshold=self.threshold)[0]
 
-    def _modes(self, model: Prior) -> DataModes | None:
+    def _modes(self, model: Posterior) -> DataModes | None:
         _, terms = self.parts(model)
         return data_modes(tuple(split_terms(terms)[0]), model.grid) if terms else None
 

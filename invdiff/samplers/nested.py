@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from invdiff.noise import StepNoise
+from invdiff.posterior import Posterior
 from invdiff.protocols import Prior
 from invdiff.samplers.base import RatioSampler, SamplerState, Walk
 
@@ -40,7 +41,7 @@ def descend(
         noise: of the step outside.
         state: of the run outside; gives the address of the noise.
     """
-    schedule, n = prior.schedule, kernel.steps
+    model, schedule, n = Posterior(prior), prior.schedule, kernel.steps
     high, low = ratio ** (1 / schedule.rho), schedule.ratio_min ** (1 / schedule.rho)
     ratios = (high + torch.linspace(0, 1, n, dtype=torch.float64) * (low - high)) ** schedule.rho
     times = schedule.time(ratios)
@@ -48,6 +49,6 @@ def descend(
     for i, ((t, ratio_t, alpha_t), (s, ratio_s, alpha_s)) in enumerate(pairwise(levels)):
         walk = Walk(t, z, ratio_t, ratio_s, alpha_t, alpha_s, s)
         at = state._replace(x=alpha_t * z)
-        z, _ = kernel.advance(prior, walk, inner_noise(noise, i, state=state), state=at)
+        z, _ = kernel.advance(model, walk, inner_noise(noise, i, state=state), state=at)
     last = inner_noise(noise, n - 1, state=state)
-    return kernel.finish(prior, levels[-1][2] * z, times[-1], noise=last)
+    return kernel.finish(model, levels[-1][2] * z, times[-1], noise=last)

@@ -10,7 +10,7 @@ import torch
 
 from invdiff.errors import InputError
 from invdiff.noise import NoiseField, StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import LevelSampler, SamplerState
 from invdiff.samplers.resampling import weighted
 
@@ -45,7 +45,12 @@ class ParticleSampler(LevelSampler):
             )
 
     def init(
-        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+        self,
+        model: Posterior,
+        noise: NoiseField,
+        realizations: Sequence[int],
+        *,
+        device: torch.device,
     ) -> SamplerState:
         """Particles of pure noise, equally weighted."""
         ids = _numbers(realizations, self.particles)

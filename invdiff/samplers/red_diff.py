@@ -18,13 +18,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from invdiff.errors import InputError
+from invdiff.needs import Needs
 from invdiff.noise import NoiseField, StepNoise
-from invdiff.protocols import Prior
+from invdiff.posterior import Posterior
 from invdiff.samplers.base import SamplerState, TermSampler, Walk
 from invdiff.samplers.inner import gradient
 
@@ -48,6 +50,9 @@ class REDDiff(TermSampler):
         InputError: a weight or rate that is not positive.
     """
 
+    needs: ClassVar[Needs] = Needs.GRADIENT
+    narrow: ClassVar[str] = "it seeks modes"
+
     steps: int = 200
     weight: float = 1.0
     rate: float = 0.03
@@ -58,7 +63,12 @@ class REDDiff(TermSampler):
             raise InputError("not a descent", got=self, expected="weight > 0 and rate > 0")
 
     def init(
-        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+        self,
+        model: Posterior,
+        noise: NoiseField,
+        realizations: Sequence[int],
+        *,
+        device: torch.device,
     ) -> SamplerState:
         """``mu = E[x_0 | x_T]``, the mean of the prior, near enough: one pass."""
         state = super().init(model, noise, realizations, device=device)
@@ -67,12 +77,12 @@ class REDDiff(TermSampler):
         zero = torch.zeros_like(_as_reals(mu))
         return state._replace(x=float(model.schedule.alpha(t)) * mu, memory=(zero, zero))
 
-    def finish(self, model: Prior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
+    def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """``mu``."""
         return x_t / float(model.schedule.alpha(t))
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One move of Adam."""
         (prior, terms), mu = self.parts(model), walk.z

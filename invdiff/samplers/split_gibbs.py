@@ -25,6 +25,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -36,8 +37,10 @@ from invdiff.errors import InputError
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.linalg import per_member, squared_norm
+from invdiff.needs import Needs
 from invdiff.noise import StepNoise
-from invdiff.protocols import Prior, Term
+from invdiff.posterior import Posterior
+from invdiff.protocols import Term
 from invdiff.samplers.ancestral import Ancestral
 from invdiff.samplers.base import SamplerState, TermSampler, Walk
 from invdiff.samplers.nested import descend, inner_noise
@@ -65,6 +68,8 @@ class SplitGibbs(TermSampler):
         InputError: no step for the couplings, or couplings that do not fall.
     """
 
+    needs: ClassVar[Needs] = Needs.GRADIENT | Needs.ANALYTIC
+
     steps: int = 32
     rho_max: float = 5.0
     rho_min: float = 0.05
@@ -83,7 +88,7 @@ class SplitGibbs(TermSampler):
                 expected="0 < rho_min < rho_max, steps >= last_sweeps + 2, counts >= 1",
             )
 
-    def check(self, model: Prior) -> None:
+    def check(self, model: Posterior) -> None:
         """Refuse terms out of reach, and couplings that the prior has no noise level for.
 
         Raises:
@@ -106,7 +111,7 @@ class SplitGibbs(TermSampler):
         share = min(1.0, step / n)
         return float(self.rho_max ** (1 - share) * self.rho_min**share)
 
-    def walk(self, model: Prior, state: SamplerState) -> Walk:
+    def walk(self, model: Posterior, state: SamplerState) -> Walk:
         """From one coupling to the next; ``z`` and the state are clean fields but in step 0."""
         if state.step == 0:
             walk = super().walk(model, state)
@@ -116,7 +121,7 @@ class SplitGibbs(TermSampler):
         return Walk(t, state.x, rhos[0], rhos[1], 1.0, 1.0, s)
 
     def advance(
-        self, model: Prior, walk: Walk, noise: StepNoise, *, state: SamplerState
+        self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """A draw from the prior, or one Gibbs sweep; the memory is ``z``."""
         prior, terms = self.parts(model)

@@ -21,7 +21,9 @@ import torch
 from torch import Tensor
 
 from invdiff.linalg import squared_norm
+from invdiff.needs import Needs
 from invdiff.noise import NoiseField
+from invdiff.posterior import Posterior
 from invdiff.protocols import Prior, Term
 from invdiff.samplers.base import SamplerState, UsesTerms
 from invdiff.samplers.particles import ParticleSampler, particle_noise
@@ -34,9 +36,11 @@ __all__ = ["TDS"]
 class TDS(ParticleSampler, UsesTerms):
     """Guided particles with weights."""
 
+    needs: ClassVar[Needs] = Needs.GRADIENT
+
     needs_grad: ClassVar[bool] = True
 
-    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+    def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """Weigh, resample if need be, take a guided step."""
         prior, terms = self.parts(model)
         t = self.walk(model, state).t

@@ -34,7 +34,7 @@ from torch import Tensor
 from invdiff.conditioning.update import GaussianUpdate
 from invdiff.covariance import Covariance
 from invdiff.errors import InputError, UnsupportedError
-from invdiff.noise import NoiseField
+from invdiff.noise import NoiseField, StepNoise
 from invdiff.posterior import Posterior
 from invdiff.protocols import BasePrior, Prior
 from invdiff.samplers.ancestral import Ancestral
@@ -73,13 +73,13 @@ class TwistedSMC(ParticleSampler):
         if not 0 <= self.carry <= 1:
             raise InputError("carry out of range", got=self.carry, expected="0 <= carry <= 1")
 
-    def check(self, model: Prior) -> None:
+    def check(self, model: Posterior) -> None:
         """Refuse a posterior whose conditioning has no evidence.
 
         Raises:
             UnsupportedError: with a conditioning that would do.
         """
-        if isinstance(model, Posterior) and not model.method.has_evidence:
+        if not model.method.has_evidence:
             raise UnsupportedError(
                 "TwistedSMC needs the evidence of the data given x_t",
                 got=f"conditioning={model.conditioning!r}",
@@ -88,7 +88,12 @@ class TwistedSMC(ParticleSampler):
             )
 
     def init(
-        self, model: Prior, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
+        self,
+        model: Posterior,
+        noise: NoiseField,
+        realizations: Sequence[int],
+        *,
+        device: torch.device,
     ) -> SamplerState:
         """Particles of noise around fields that the data allow already.
 
@@ -109,7 +114,7 @@ class TwistedSMC(ParticleSampler):
         predicted = prior.given(z, precision).log_evidence()
         return moved(state, walk.alpha_t * z, prior.log_evidence() - predicted)._replace(step=0)
 
-    def step(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+    def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """Weigh, resample if need be, draw."""
         if bool(state.memory[0].isnan()):
             return self._unweighted(model, noise, state)
@@ -124,7 +129,8 @@ class TwistedSMC(ParticleSampler):
         state, kept = reweigh(state, increment, draws, threshold=self.threshold)
         update = update if kept is None else update.take(kept)
         walk = self.walk(model, state)
-        x_0 = update.draw(model.grid, draws)
+        # Without data a prior's own draw is better than that of its Gaussian.
+        x_0 = update.draw(model.grid, draws) if model.terms else model.draw(state.x, walk.t, draws)
         if walk.ratio_s == 0:
             log_ratio = _log_likelihood(model, x_0, walk.s) - update.log_likelihood(x_0)
             return moved(state, x_0, log_ratio)
@@ -136,7 +142,7 @@ class TwistedSMC(ParticleSampler):
         predicted = update.given(seen, precision).log_evidence()
         return moved(state, walk.alpha_s * z_s, -predicted)
 
-    def _unweighted(self, model: Prior, noise: NoiseField, state: SamplerState) -> SamplerState:
+    def _unweighted(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         after = Ancestral(self.steps).step(model, noise, state)
         return after._replace(memory=state.memory, log_weights=state.log_weights)
 
@@ -153,12 +159,14 @@ class _ClosedPrior(BasePrior):
         mean, covariance = self.prior.moments(x_t, t)
         return mean, covariance.closed() or covariance
 
+    def draw(self, x_t: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
+        """The prior's own draw."""
+        return self.prior.draw(x_t, t, noise)
 
-def _closed(model: Prior) -> Prior:
-    if isinstance(model, Posterior):
-        prior = _ClosedPrior(model.prior)
-        return Posterior(prior, *model.terms, conditioning=model.conditioning)
-    return _ClosedPrior(model)
+
+def _closed(model: Posterior) -> Posterior:
+    prior = _ClosedPrior(model.prior)
+    return Posterior(prior, *model.terms, conditioning=model.conditioning)
 
 
 def _dropped(state: SamplerState) -> SamplerState:
@@ -171,16 +179,12 @@ def _dropped(state: SamplerState) -> SamplerState:
     )
 
 
-def _update(model: Prior, x_t: Tensor, t: Tensor) -> GaussianUpdate:
-    """The Gaussian update of a posterior, or of a prior, which has no terms."""
-    update = model.update(x_t, t) if isinstance(model, Posterior) else None
-    if update is None:
-        return GaussianUpdate(*model.moments(x_t, t), [])
+def _update(model: Posterior, x_t: Tensor, t: Tensor) -> GaussianUpdate:
+    update = model.update(x_t, t)
     assert isinstance(update, GaussianUpdate)
     return update
 
 
-def _log_likelihood(model: Prior, x_0: Tensor, t: Tensor) -> Tensor:
-    terms = model.terms if isinstance(model, Posterior) else ()
+def _log_likelihood(model: Posterior, x_0: Tensor, t: Tensor) -> Tensor:
     zero = torch.zeros(len(x_0), dtype=x_0.dtype.to_real(), device=x_0.device)
-    return sum((term.log_prob(x_0, x_0, t) for term in terms), zero)
+    return sum((term.log_prob(x_0, x_0, t) for term in model.terms), zero)

@@ -89,7 +89,7 @@ def invert(
         NoiseLevelError: no noise level, or one that is not positive.
         UnsupportedError: a method that needs a prior without one.
     """
-    members = member_numbers(realizations, 1)
+    members = member_numbers(realizations)
     method = method or (LBFGS() if prior is None else AnnealedPosterior())
     _check_prior(method, prior, operator)
     noise = noise_level(y, noise_std)

@@ -14,7 +14,7 @@ from invdiff.conditioning import Conditioning
 from invdiff.errors import InputError, NoiseLevelError
 from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian, NoiseModel
-from invdiff.methods import warn_if_narrow
+from invdiff.needs import warn_if_narrow
 from invdiff.posterior import Posterior
 from invdiff.protocols import Operator, Prior, Sampler, Term
 from invdiff.provenance import describe
@@ -89,7 +89,7 @@ def reconstruct(
             expected="a finite number > 0",
             hint="For k-space take invdiff.operators.mri.image_scale.",
         )
-    members = member_numbers(realizations, batch_size)
+    members = member_numbers(realizations)
     batch_size = min(batch_size, len(members))
     data = operator.range.to_tensor(y, name=f"data {y.name!r}").to(device) / scale
     likelihood = Gaussian(data, operator, _rescaled(noise, scale))

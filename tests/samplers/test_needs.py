@@ -1,4 +1,4 @@
-"""The table of what methods need: it names the classes there are, and what it lists works."""
+"""What methods need of terms: refusals name the methods that would do, and those work."""
 
 import re
 import warnings
@@ -21,7 +21,7 @@ from invdiff.conditioning import (
 )
 from invdiff.errors import CalibrationWarning, UnsupportedError
 from invdiff.likelihood import Gaussian, Poisson
-from invdiff.methods import CONDITIONINGS, NARROW, SAMPLERS, able, warn_if_narrow
+from invdiff.needs import able, registered, warn_if_narrow
 from invdiff.operators.linear import Identity, Mask
 from invdiff.operators.mri import CartesianMRI
 from invdiff.operators.nonlinear import BlackBox, Lognormal, Magnitude
@@ -48,6 +48,7 @@ from invdiff.terms import Penalty
 from tests.support.closed_form import gaussian_prior, grid2d, half
 
 REAL, COMPLEX = grid2d(4), grid2d(4, torch.complex128)
+NARROW = {"DDNM", "DDRM", "DiffPIR", "REDDiff", "DPS", "PiGDM"}
 ONES = torch.ones(4, 4, dtype=torch.float64)
 METHODS: dict[str, Conditioning | Sampler] = {
     type(method).__name__: method
@@ -123,11 +124,15 @@ def exported(package: ModuleType, kind: type) -> set[str]:
 # --- the table and the classes --------------------------------------------------------------------
 
 
-def test_the_table_holds_every_class_and_no_other() -> None:
-    assert exported(invdiff.conditioning, Conditioning) - {"Conditioning"} == set(CONDITIONINGS)
-    assert exported(invdiff.samplers, UsesTerms) == set(SAMPLERS)
-    assert set(NARROW) <= set(CONDITIONINGS | SAMPLERS)
-    assert set(METHODS) == set(CONDITIONINGS | SAMPLERS)  # so that the tests below see all
+def built_in(kind: str) -> set[str]:
+    return {cls.__name__ for cls in registered(kind) if cls.__module__.startswith("invdiff.")}
+
+
+def test_the_register_holds_every_class_and_no_other() -> None:
+    conditionings, samplers = built_in("conditionings"), built_in("samplers")
+    assert exported(invdiff.conditioning, Conditioning) - {"Conditioning"} == conditionings
+    assert exported(invdiff.samplers, UsesTerms) == samplers
+    assert set(METHODS) == conditionings | samplers  # so that the tests below see all
 
 
 # --- refusals -------------------------------------------------------------------------------------
@@ -135,7 +140,7 @@ def test_the_table_holds_every_class_and_no_other() -> None:
 
 @every_term
 def test_a_method_accepts_what_the_table_says_and_refuses_the_rest(terms: tuple[Term, ...]) -> None:
-    listed = {*able(terms, CONDITIONINGS), *able(terms, SAMPLERS)}
+    listed = {*able("conditionings", terms), *able("samplers", terms)} & METHODS.keys()
     assert {name for name in METHODS if refusal(name, terms) is None} == listed
 
 
@@ -147,7 +152,7 @@ def test_a_refusal_lists_those_that_accept(terms: tuple[Term, ...]) -> None:
         hit = re.search(r"These can: conditionings (.*); samplers (.*)\.$", message)
         assert hit, message
         listed = {n for group in hit.groups() for n in group.split(", ")} - {"none"}
-        assert listed == accepting
+        assert listed & METHODS.keys() == accepting
         assert message.startswith(f"{name} cannot use this term")
 
 
@@ -196,7 +201,7 @@ def test_narrow_methods_are_warned_of_and_no_others(name: str) -> None:
     if name in NARROW:
         (message,) = messages
         assert message.startswith(name)
-        assert NARROW[name] in message
+        assert METHODS[name].narrow in message
     else:
         assert caught == []
 

@@ -1,0 +1,73 @@
+"""Checks of plain arguments that many constructors and verbs share."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Sequence
+
+import numpy as np
+
+from invdiff.errors import InputError
+
+__all__ = ["as_integer", "as_integers", "as_number"]
+
+
+def as_integer(name: str, value: object, *, least: int | None = None) -> int:
+    """``value`` as a Python int, exactly.
+
+    Integers of numpy and torch are accepted; booleans and floating-point numbers are not, whole
+    or otherwise, because ``seed=1.5`` must not become 1.
+
+    Args:
+        name: of the argument, for the message.
+        value: what the caller passed.
+        least: smallest value allowed; None for any.
+
+    Raises:
+        InputError: not an integer, or smaller than ``least``.
+
+    >>> as_integer("seed", np.int64(3))
+    3
+    """
+    try:
+        if isinstance(value, bool | np.bool_):
+            raise TypeError
+        whole = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise InputError(
+            f"{name} is not an integer",
+            got=repr(value),
+            expected="an integer" + ("" if least is None else f" >= {least}"),
+            hint="Write it without a decimal point, or convert it with int().",
+        ) from None
+    if least is not None and whole < least:
+        raise InputError(f"{name} is too small", got=whole, expected=f"an integer >= {least}")
+    return whole
+
+
+def as_integers(name: str, values: Sequence[object], *, least: int | None = None) -> list[int]:
+    """Each of the values by :func:`as_integer`."""
+    return [as_integer(name, value, least=least) for value in values]
+
+
+def as_number(name: str, value: object, *, above: float = 0.0) -> float:
+    """``value`` as a finite Python float larger than ``above``.
+
+    Raises:
+        InputError: not a real number, not finite, or not above.
+
+    >>> as_number("scale", np.float32(0.5))
+    0.5
+    """
+    try:
+        if isinstance(value, str | bool | np.bool_):
+            raise TypeError
+        number = float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        number = math.nan
+    if not above < number < math.inf:
+        raise InputError(
+            f"{name} is out of range", got=repr(value), expected=f"a number > {above:g}"
+        )
+    return number

@@ -1,0 +1,57 @@
+"""The stored progress of an ensemble: finished batches, and the state of the one at work."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from invdiff import run_state
+from invdiff.run_state import Identity
+from invdiff.samplers.base import SamplerState, state_from_parts, state_parts
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+__all__ = ["Checkpoint"]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file from which an ensemble is resumed.
+
+    Args:
+        path: of the file, replaced after each step.
+        run: identity of the run; a file of another run is refused.
+
+    Raises:
+        InputError: a folder that is missing or not writable.
+    """
+
+    path: Path
+    run: Identity
+
+    def __post_init__(self) -> None:
+        run_state.check_writable(self.path)
+
+    def save(self, drawn: Sequence[Tensor], state: SamplerState) -> None:
+        """Store the fields of finished batches, and the state of the batch at work."""
+        tensors, header = state_parts(state)
+        tensors |= {f"drawn.{i}": fields for i, fields in enumerate(drawn)}
+        run_state.save(self.path, tensors, header, run=self.run)
+
+    def load(self, device: str | torch.device) -> tuple[list[Tensor], SamplerState | None]:
+        """Finished batches and the state that was stored; nothing if there is no file.
+
+        Raises:
+            InputError: a file of another kind, or of another run.
+        """
+        if not self.path.exists():
+            return [], None
+        tensors, header = run_state.load(self.path, run=self.run, device=device)
+        n_drawn = sum(name.startswith("drawn.") for name in tensors)
+        state = state_from_parts(tensors, header | {"run": {}})
+        return [tensors[f"drawn.{i}"] for i in range(n_drawn)], state
