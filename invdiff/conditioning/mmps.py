@@ -20,7 +20,7 @@ from invdiff.conditioning.base import Conditioning, Update, data_streams, split_
 from invdiff.covariance import Covariance, JacobianCovariance, ProductCovariance
 from invdiff.grid import Grid
 from invdiff.linalg import conjugate_gradient
-from invdiff.noise import StepNoise
+from invdiff.noise import StepNoise, Stream
 from invdiff.protocols import Prior, Term
 
 __all__ = ["MMPS"]
@@ -69,7 +69,7 @@ class _DataSpace:
 
     def draw(self, grid: Grid, noise: StepNoise) -> Tensor:
         """Update of a prior draw by perturbed data (Matheron's rule)."""
-        start = self.mean + self.covariance.draw(noise(grid, 1).to(self.mean.dtype))
+        start = self.mean + self.covariance.draw(noise(grid, Stream.CLEAN).to(self.mean.dtype))
         return self._updated(start, data_streams(self.terms, noise))
 
     def _updated(self, start: Tensor, perturbations: Sequence[Tensor] | None = None) -> Tensor:
