@@ -12,6 +12,7 @@ import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
@@ -20,9 +21,51 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.grid import Grid
 
-__all__ = ["NoiseField", "StepNoise"]
+__all__ = ["MOVE_SIZE", "InversionStream", "NoiseField", "StepNoise", "Stream"]
 
 _BLOCK = 64  # edge of a block in the last two axes; part of the definition of the noise
+
+
+class Stream(IntEnum):
+    """What the fields of noise are for that a sampler draws within one step.
+
+    Numbers are part of the meaning of a seed: none may change. ``DATA`` and ``MOVE`` are each the
+    first of a range. The data of term ``i`` are perturbed by ``DATA + i``. An accepted or rejected
+    move takes its uniform number from ``MOVE``, its momentum from ``MOVE + 1`` and the momentum's
+    part of the data of term ``i`` from ``MOVE + 2 + i``; move ``k`` of a chain has them all at
+    ``k MOVE_SIZE`` further on.
+    """
+
+    DIFFUSION = 0
+    """Added to ``x_t``, or its initial draw."""
+    CLEAN = 1
+    """Of a draw of ``x_0`` given ``x_t``."""
+    DATA = 2
+    MOVE = 100
+    PARTICLE = 1_000_001
+    """Of the fields that particles start from."""
+    RESAMPLING = 1_000_003
+    """Of the one uniform number that a resampling takes."""
+
+
+MOVE_SIZE = 64  # streams of one move of a chain
+
+
+class InversionStream(IntEnum):
+    """What the fields of noise are for that an inversion draws within one step.
+
+    It perturbs the data of one term only, so that ``ILLUMINATION`` follows on ``DATA``.
+    """
+
+    STATE = 0
+    """Takes the model to a noise level of the prior."""
+    PRIOR = 1
+    """Perturbs the prior's mean."""
+    DATA = 2
+    ILLUMINATION = 3
+    """White data whose gradients estimate how strongly the data determine each cell."""
+    SCATTER = 4
+    """Takes members apart before the first step."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +107,8 @@ class NoiseField:
             grid: gives shape and dtype.
             realizations: members to draw for; each is independent of the others.
             step: sampler step the noise belongs to; -1 for the initial draw.
-            stream: tells apart several fields drawn in one step.
+            stream: a :class:`Stream` or :class:`InversionStream`, which keeps apart the fields
+                drawn in one step.
             window: one slice an axis; the values equal those of the full field there.
 
         Returns:
@@ -136,7 +180,7 @@ class NoiseField:
 class StepNoise:
     """Noise of one step for some members, by grid and stream.
 
-    Streams 0 and 1 are the sampler's (diffusion and clean field); ``2 + i`` is term ``i``'s data.
+    Streams are those of :class:`Stream`.
     """
 
     field: NoiseField

@@ -14,12 +14,10 @@ from invdiff.covariance import Covariance, NoCovariance
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.needs import TermMethod, require
-from invdiff.noise import StepNoise
+from invdiff.noise import StepNoise, Stream
 from invdiff.protocols import Prior, Term
 
 __all__ = ["Conditioning", "Point", "Update", "data_streams", "guided", "split_terms"]
-
-_FIRST_DATA_STREAM = 2  # 0 and 1 are the sampler's
 
 
 class Conditioning(TermMethod, ABC):
@@ -91,8 +89,7 @@ def split_terms(terms: Sequence[Term]) -> tuple[list[Gaussian], list[Term]]:
 def data_streams(terms: Sequence[Gaussian], noise: StepNoise) -> list[Tensor]:
     """Standard normal noise on the range of each term."""
     return [
-        noise(term.operator.range, _FIRST_DATA_STREAM + i).to(term.y.dtype)
-        for i, term in enumerate(terms)
+        noise(term.operator.range, Stream.DATA + i).to(term.y.dtype) for i, term in enumerate(terms)
     ]
 
 

@@ -22,7 +22,7 @@ from invdiff.covariance import Covariance, JacobianCovariance, ProductCovariance
 from invdiff.grid import Grid
 from invdiff.linalg import conjugate_gradient
 from invdiff.needs import Needs
-from invdiff.noise import StepNoise
+from invdiff.noise import StepNoise, Stream
 from invdiff.protocols import Prior, Term
 
 __all__ = ["MMPS"]
@@ -73,7 +73,7 @@ class _DataSpace:
 
     def draw(self, grid: Grid, noise: StepNoise) -> Tensor:
         """Update of a prior draw by perturbed data (Matheron's rule)."""
-        start = self.mean + self.covariance.draw(noise(grid, 1).to(self.mean.dtype))
+        start = self.mean + self.covariance.draw(noise(grid, Stream.CLEAN).to(self.mean.dtype))
         return self._updated(start, data_streams(self.terms, noise))
 
     def _updated(self, start: Tensor, perturbations: Sequence[Tensor] | None = None) -> Tensor:

@@ -30,12 +30,11 @@ from invdiff.covariance import Covariance, ProductCovariance, TransformedCovaria
 from invdiff.grid import Grid
 from invdiff.likelihood import LinearModel
 from invdiff.linalg import conjugate_gradient, inner, lanczos, per_member, squared_norm
-from invdiff.noise import StepNoise
+from invdiff.noise import StepNoise, Stream
 from invdiff.protocols import Term
 
 __all__ = ["MAX_DENSE_DATA", "GaussianUpdate", "Slope", "gaussian_update"]
 
-_FIRST_DATA_STREAM = 2  # 0 and 1 are the sampler's
 _FIRST = torch.tensor([0])
 _N_PROBES, _LANCZOS_STEPS = 16, 50  # of a log-determinant that has no closed form
 # The evidence errs by the square of a solve's energy norm, whatever the number of unknowns.
@@ -160,7 +159,7 @@ class GaussianUpdate:
             grid: of the field.
             noise: of the members and this step.
         """
-        e = self.covariance.coordinates(noise(grid, 1).to(self.mean.dtype))
+        e = self.covariance.coordinates(noise(grid, Stream.CLEAN).to(self.mean.dtype))
         u = self.solve(e + self._pull(self._data_noise(noise)))
         return self.tilted_mean + self.covariance.sqrt(u)
 
@@ -237,7 +236,7 @@ class GaussianUpdate:
         ).x
 
     def _data_noise(self, noise: StepNoise) -> list[Tensor]:
-        streams = enumerate(self.models, _FIRST_DATA_STREAM)
+        streams = enumerate(self.models, Stream.DATA)
         return [noise(model.data_grid, i) for i, model in streams]
 
     def _pull(self, noise: Sequence[Tensor] | None = None) -> Tensor:
@@ -304,7 +303,8 @@ class DataSpaceUpdate(GaussianUpdate):
 
     def draw(self, grid: Grid, noise: StepNoise) -> Tensor:
         """Update of a draw of ``N(m, C)`` by perturbed data (Matheron's rule)."""
-        start = self.tilted_mean + self.covariance.draw(noise(grid, 1).to(self.mean.dtype))
+        e = noise(grid, Stream.CLEAN).to(self.mean.dtype)
+        start = self.tilted_mean + self.covariance.draw(e)
         residual = self._residual(start, self._data_noise(noise))
         return start + self.covariance(self._pulled(residual))
 

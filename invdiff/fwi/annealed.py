@@ -49,11 +49,9 @@ from invdiff.fwi.shots import AllShots, Shots
 from invdiff.fwi.state import InversionState
 from invdiff.grid import Grid
 from invdiff.linalg import conjugate_gradient, inner, per_member
+from invdiff.noise import InversionStream
 
 __all__ = ["AnnealedMode", "AnnealedPosterior"]
-
-# Stream 3 is the objective's.
-_STREAM_STATE, _STREAM_PRIOR, _STREAM_DATA, _STREAM_START = 0, 1, 2, 4
 
 
 @dataclass(frozen=True)
@@ -179,8 +177,8 @@ class AnnealedMode:
         """Of the randomised objective, in coordinates ``x = m + L u`` with ``C = L L^H``."""
         prior = setting.prior
         assert prior is not None
-        e_t = self._noise(setting, prior.grid, state.step, stream=_STREAM_STATE)
-        e_x = self._noise(setting, prior.grid, state.step, stream=_STREAM_PRIOR)
+        e_t = self._noise(setting, prior.grid, state.step, stream=InversionStream.STATE)
+        e_x = self._noise(setting, prior.grid, state.step, stream=InversionStream.PRIOR)
         with torch.no_grad():
             x_t, t = noised(prior, state.x, float(self.levels[state.step]), e=e_t)
             mean, covariance = prior.moments(x_t, t)
@@ -188,7 +186,7 @@ class AnnealedMode:
             def normal(u: Tensor) -> Tensor:
                 return u + covariance.sqrt_adjoint(quadratic.product(covariance.sqrt(u)))
 
-            e_y = self._noise(setting, prior.grid, state.step, stream=_STREAM_DATA).double()
+            e_y = self._noise(setting, prior.grid, state.step, stream=InversionStream.DATA).double()
             # Fresh noise of the data, pulled back by the curvature instead of by the operator.
             pull = quadratic.curvature.draw(e_y) / per_member(quadratic.heat, e_y).sqrt()
             slope = quadratic.product(state.x - mean) - quadratic.slope + pull.to(e_x)
@@ -254,8 +252,8 @@ class AnnealedPosterior(AnnealedMode):
             return super()._scattered(setting, x)
         prior = setting.prior
         assert prior is not None
-        e_t = self._noise(setting, prior.grid, 0, stream=_STREAM_START)
-        e_x = self._noise(setting, prior.grid, 1, stream=_STREAM_START)
+        e_t = self._noise(setting, prior.grid, 0, stream=InversionStream.SCATTER)
+        e_x = self._noise(setting, prior.grid, 1, stream=InversionStream.SCATTER)
         with torch.no_grad():
             x_t, t = noised(prior, x, self.scatter, e=e_t)
             mean, covariance = prior.moments(x_t, t)

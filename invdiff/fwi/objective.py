@@ -15,12 +15,11 @@ from invdiff.errors import InputError
 from invdiff.fwi.diagnose import pulled_back
 from invdiff.fwi.misfit import L2, Filtered, Masked, Misfit
 from invdiff.grid import Grid
-from invdiff.noise import NoiseField
+from invdiff.noise import InversionStream, NoiseField
 from invdiff.protocols import WaveOperator
 
 __all__ = ["Objective"]
 
-_STREAM = 3  # of the illumination's noise
 _SMOOTHING = 3.0  # cells: one draw of e is speckled
 _FLOOR = 1e-3  # of the largest illumination
 
@@ -123,7 +122,7 @@ class Objective:
     def _power_and_std(self, x: Tensor, noise: NoiseField) -> tuple[Tensor, Tensor]:
         """``S`` and ``D`` at one model."""
         weights = _weights(self.misfit)
-        e = noise(self.operator.range, [0], 0, stream=_STREAM)[0].to(x)
+        e = noise(self.operator.range, [0], 0, stream=InversionStream.ILLUMINATION)[0].to(x)
         draws = pulled_back(self.operator, x, e if weights is None else weights.to(x) * e)
         squares = gaussian_filter(draws.square().sum(0).numpy(), _SMOOTHING, mode="nearest")
         illumination = torch.from_numpy(squares + _FLOOR * squares.max())

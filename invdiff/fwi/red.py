@@ -26,6 +26,7 @@ from invdiff.fwi.method import Setting, noised
 from invdiff.fwi.shots import AllShots, Shots
 from invdiff.fwi.state import InversionState
 from invdiff.linalg import per_member
+from invdiff.noise import InversionStream
 
 __all__ = ["REDDiffusion"]
 
@@ -105,7 +106,9 @@ class REDDiffusion:
         assert prior is not None
         rng = np.random.default_rng((setting.noise.seed, state.step))
         sigma = math.exp(rng.uniform(math.log(self.lowest), math.log(self.highest)))
-        eps = setting.noise(prior.grid, setting.members, state.step).to(state.x)
+        eps = setting.noise(
+            prior.grid, setting.members, state.step, stream=InversionStream.STATE
+        ).to(state.x)
         with torch.no_grad():
             x_t, t = noised(prior, state.x, sigma, e=eps)
             return (state.x - prior.denoise(x_t, t)) / sigma

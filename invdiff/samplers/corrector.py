@@ -30,14 +30,14 @@ from torch import Tensor
 from invdiff.errors import InputError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.linalg import inner, per_member
-from invdiff.noise import NoiseField, StepNoise
+from invdiff.noise import NoiseField, StepNoise, Stream
 from invdiff.posterior import Posterior
 from invdiff.samplers.base import RatioSampler, SamplerState, UsesTerms
 from invdiff.samplers.nested import inner_noise
 
 __all__ = ["MALA", "ULA", "Corrected", "Corrector", "Renew"]
 
-_UNIFORM, _UNIFORM_STREAM = Grid(("u",), (1,), torch.float64), 100
+_UNIFORM = Grid(("u",), (1,), torch.float64)
 _FIRST_SUBSTEP = 100  # past those that a sampler takes inside its step
 
 
@@ -111,7 +111,7 @@ class MALA:
         log_ratio = change + (inner(there, there) - inner(back, back)) / (4 * h)
         # For complex fields p ~ exp(-|z|^2 / v), without the half.
         log_ratio = log_ratio / ratio**2 * (2.0 if z.is_complex() else 1.0)
-        chance = torch.special.ndtr(noise(_UNIFORM, _UNIFORM_STREAM))[:, 0].log()
+        chance = torch.special.ndtr(noise(_UNIFORM, Stream.MOVE))[:, 0].log()
         return torch.where(per_member(log_ratio > chance, z), proposal, z)
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.likelihood import Gaussian
 from invdiff.needs import Needs
-from invdiff.noise import NoiseField, StepNoise
+from invdiff.noise import NoiseField, StepNoise, Stream
 from invdiff.posterior import Posterior
 from invdiff.samplers.ancestral import Ancestral
 from invdiff.samplers.base import SamplerState, UsesTerms
@@ -34,7 +34,7 @@ from invdiff.samplers.resampling import effective_number
 
 __all__ = ["EKI", "check_ensemble", "data_noise", "kalman_update", "whitened_residuals"]
 
-_FIRST_DATA_STREAM, _N_BISECTIONS = 2, 50
+_N_BISECTIONS = 50
 
 
 @dataclass(frozen=True)
@@ -123,7 +123,7 @@ def whitened_residuals(terms: Sequence[Gaussian], x: Tensor) -> Tensor:
 
 def data_noise(terms: Sequence[Gaussian], noise: StepNoise) -> Tensor:
     """Standard normal values like :func:`whitened_residuals`."""
-    streams = enumerate(terms, _FIRST_DATA_STREAM)
+    streams = enumerate(terms, Stream.DATA)
     return torch.cat([_reals(term.measured(noise(term.data_grid, i))) for i, term in streams], 1)
 
 

@@ -26,13 +26,11 @@ from invdiff.conditioning.update import GaussianUpdate
 from invdiff.errors import InputError
 from invdiff.grid import Grid
 from invdiff.linalg import inner, per_member
-from invdiff.noise import StepNoise
+from invdiff.noise import MOVE_SIZE, StepNoise, Stream
 from invdiff.protocols import Term
 from invdiff.samplers.inner import Target
 
 __all__ = ["HMC", "Langevin"]
-
-_CHAIN_STREAM, _STREAMS_A_MOVE = 100, 64  # noise of a chain: far from that of the sampler
 
 
 def _accurate() -> Laplace:
@@ -74,11 +72,11 @@ class HMC:
     def draw(self, target: Target, grid: Grid, noise: StepNoise) -> Tensor:
         """The end of the chain."""
         metric = target.gaussian(self.solver)
-        start = metric.solve(_momentum(metric, grid, noise, first=_CHAIN_STREAM))
+        start = metric.solve(_momentum(metric, grid, noise, first=Stream.MOVE))
         u = metric.coordinates() + start  # a draw of the Gaussian itself
         value, slope = target.log_density(u), target.slope(u)
         for k in range(1, self.steps + 1):
-            first = _CHAIN_STREAM + k * _STREAMS_A_MOVE
+            first = Stream.MOVE + k * MOVE_SIZE
             p = _momentum(metric, grid, noise, first=first)
             new_u, new_p, new_slope = self._leapfrog(target, metric, u, p=p, slope=slope)
             new_value = target.log_density(new_u)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invdiff.errors import DivergedError
 from invdiff.grid import Grid
-from invdiff.noise import NoiseField, StepNoise
+from invdiff.noise import NoiseField, StepNoise, Stream
 from invdiff.samplers.base import SamplerState
 
 __all__ = [
@@ -26,8 +26,6 @@ __all__ = [
     "systematic",
     "weighted",
 ]
-
-_UNIFORM = 1_000_003  # stream of the one uniform number a resampling takes
 
 
 def effective_number(log_weights: Tensor) -> float:
@@ -48,7 +46,7 @@ def systematic(log_weights: Tensor, n: int, noise: StepNoise) -> Tensor:
         noise: of this step; its first member's uniform number is used.
     """
     first = StepNoise(noise.field, noise.realizations[:1], noise.step, noise.device)
-    normal = first(Grid(("u",), (1,), torch.float64), _UNIFORM)
+    normal = first(Grid(("u",), (1,), torch.float64), Stream.RESAMPLING)
     edges = torch.softmax(log_weights.double(), 0).cumsum(0)
     marks = (torch.arange(n, device=edges.device) + torch.special.ndtr(normal[0])) / n
     return torch.searchsorted(edges / edges[-1], marks).clamp_max(len(edges) - 1)

@@ -38,7 +38,7 @@ from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.linalg import per_member, squared_norm
 from invdiff.needs import Needs
-from invdiff.noise import StepNoise
+from invdiff.noise import StepNoise, Stream
 from invdiff.posterior import Posterior
 from invdiff.protocols import Term
 from invdiff.samplers.ancestral import Ancestral
@@ -47,7 +47,7 @@ from invdiff.samplers.nested import descend, inner_noise
 
 __all__ = ["SplitGibbs", "coupled", "linear_gaussian", "log_terms"]
 
-_UNIFORM, _UNIFORM_STREAM = Grid(("u",), (1,), torch.float64), 100
+_UNIFORM = Grid(("u",), (1,), torch.float64)
 _TOLERANCE = 1e-3  # of iterative solves
 
 
@@ -167,7 +167,7 @@ class SplitGibbs(TermSampler):
             renewed = 0.5**i
             proposal = mode + (1 - renewed**2) ** 0.5 * (z - mode) + renewed * fresh
             weight = log_weight(proposal)
-            chance = torch.special.ndtr(inner(_UNIFORM, _UNIFORM_STREAM))[:, 0].log()
+            chance = torch.special.ndtr(inner(_UNIFORM, Stream.MOVE))[:, 0].log()
             # A start of no likelihood gives way to anything that has some.
             accepted = (weight - last > chance) | ((last == -torch.inf) & (weight > last))
             z = torch.where(per_member(accepted, z), proposal, z)

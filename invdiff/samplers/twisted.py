@@ -34,7 +34,7 @@ from torch import Tensor
 from invdiff.conditioning.update import GaussianUpdate
 from invdiff.covariance import Covariance
 from invdiff.errors import InputError, UnsupportedError
-from invdiff.noise import NoiseField, StepNoise
+from invdiff.noise import NoiseField, StepNoise, Stream
 from invdiff.posterior import Posterior
 from invdiff.protocols import BasePrior, Prior
 from invdiff.samplers.ancestral import Ancestral
@@ -43,8 +43,6 @@ from invdiff.samplers.particles import ParticleSampler, particle_noise
 from invdiff.samplers.resampling import effective_number, moved, reweigh
 
 __all__ = ["TwistedSMC"]
-
-_START_STREAM = 1_000_001  # of the noise that particles start from
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,7 @@ class TwistedSMC(ParticleSampler):
         if not torch.isfinite(prior.mean).all():
             return state
         x_0 = prior.draw(model.grid, draws)
-        z = x_0 + walk.ratio_t * draws(model.grid, _START_STREAM)
+        z = x_0 + walk.ratio_t * draws(model.grid, Stream.PARTICLE)
         predicted = prior.given(z, precision).log_evidence()
         return moved(state, walk.alpha_t * z, prior.log_evidence() - predicted)._replace(step=0)
 

@@ -1,5 +1,7 @@
 """NoiseField: a pure function of seed, realization, step, stream and position."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from scipy import stats
 
 from invdiff.errors import InputError
 from invdiff.grid import Grid
-from invdiff.noise import NoiseField
+from invdiff.noise import MOVE_SIZE, InversionStream, NoiseField, Stream
 
 DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 P_MIN = 1e-4
@@ -125,3 +127,20 @@ def test_step_noise_is_the_field_at_a_step() -> None:
 def test_seeds_out_of_range_are_refused(seed: int) -> None:
     with pytest.raises(InputError, match="seed"):
         NoiseField(seed)
+
+
+def test_streams_do_not_overlap_and_keep_their_numbers() -> None:
+    """``DATA`` and ``MOVE`` begin ranges: of the terms of a model, and of the moves of a chain."""
+    n_terms, n_moves = MOVE_SIZE - 2, 10_000
+    used = {
+        Stream.DIFFUSION: range(1),
+        Stream.CLEAN: range(1, 2),
+        Stream.DATA: range(2, 2 + n_terms),
+        Stream.MOVE: range(100, 100 + n_moves * MOVE_SIZE),
+        Stream.PARTICLE: range(1_000_001, 1_000_002),
+        Stream.RESAMPLING: range(1_000_003, 1_000_004),
+    }
+    assert list(used) == list(Stream)  # a new stream needs its range here
+    assert [own.start for own in used.values()] == [int(stream) for stream in Stream]
+    assert all(a.stop <= b.start for a, b in pairwise(used.values()))
+    assert [int(stream) for stream in InversionStream] == list(range(5))

@@ -1,5 +1,6 @@
 """Laws that hold for every sampler."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,8 +14,10 @@ import invdiff.samplers
 from invdiff.conditioning import DPS, MMPS, Laplace, MomentMatching, PiGDM
 from invdiff.covariance import Covariance, NoCovariance
 from invdiff.errors import DivergedError, InputError, ShapeError, UnsupportedError
+from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.needs import registered
+from invdiff.noise import NoiseField
 from invdiff.operators.linear import Mask
 from invdiff.posterior import Posterior
 from invdiff.protocols import BasePrior
@@ -132,6 +135,22 @@ def test_members_do_not_depend_on_batches_or_order(
     assert torch.equal(short, whole[:11])
     assert not torch.allclose(whole[0], whole[1])
     assert not torch.equal(whole[0], sample(posterior, sampler, realizations=8, seed=4)[0])
+
+
+@every_sampler
+def test_a_run_draws_each_field_of_noise_once(
+    posterior: Posterior, sampler: RatioSampler, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two draws from one address would be one draw, and correlate what must be independent."""
+    draw, drawn = NoiseField.__call__, Counter[tuple[int, int, int]]()
+
+    def counted(self: NoiseField, grid: Grid, members, step: int, *, stream: int) -> Tensor:
+        drawn.update((member, step, int(stream)) for member in members)
+        return draw(self, grid, members, step, stream=stream)
+
+    monkeypatch.setattr(NoiseField, "__call__", counted)
+    last(posterior, sampler, range(4))
+    assert set(drawn.values()) == {1}
 
 
 @every_sampler
