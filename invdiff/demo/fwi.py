@@ -18,7 +18,7 @@ from invdiff.fwi.diagnose import cycle_skipping, model_errors, spread_figures
 from invdiff.io import check_output, survey_dataset, write_result, write_survey
 from invdiff.plot import inversion_figure, save_figure
 from invdiff.priors import hub
-from invdiff.verbs.invert import invert
+from invdiff.verbs import invert
 
 __all__ = ["FWIReport", "Score", "run_fwi_demo"]
 

@@ -20,7 +20,7 @@ from invdiff.noise import NoiseField
 from invdiff.operators.mri import CartesianMRI, birdcage, foreground_percentile, poisson_disc
 from invdiff.plot import reconstruction_figure, save_figure
 from invdiff.priors import hub
-from invdiff.verbs.reconstruct import reconstruct
+from invdiff.verbs import reconstruct
 
 __all__ = ["NOISE_STD", "OBJECT", "DemoReport", "bundled_slice", "run_demo", "simulate"]
 
