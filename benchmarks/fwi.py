@@ -54,7 +54,7 @@ from invdiff.priors import hub
 from invdiff.priors.velocity import VelocityGenerator
 from invdiff.protocols import Prior
 from invdiff.terms import Penalty
-from invdiff.verbs.invert import invert
+from invdiff.verbs import invert
 
 BOUNDS = (1400.0, 4800.0)
 SCALED = (1500.0, 4500.0)

@@ -45,7 +45,7 @@ from invdiff.operators.mri import (
 )
 from invdiff.priors import hub
 from invdiff.samplers import Ancestral
-from invdiff.verbs.reconstruct import reconstruct
+from invdiff.verbs import reconstruct
 
 HELD_OUT, N_BANDS, TUNING_SPLIT = 0.1, 6, 100
 GRIDS: dict[str, tuple[Method, tuple[float, ...]]] = {

@@ -36,7 +36,7 @@ from invdiff.priors import hub
 from invdiff.protocols import Prior
 from invdiff.samplers import DAPS, Ancestral, Heun, SplitGibbs
 from invdiff.samplers.base import RatioSampler
-from invdiff.verbs.reconstruct import reconstruct
+from invdiff.verbs import reconstruct
 
 NOISE_STD = 0.02
 TUNING_SEED, TEST_SEED = 10, 0

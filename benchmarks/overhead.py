@@ -30,7 +30,7 @@ from invdiff.priors.network import NetworkPrior
 from invdiff.protocols import BasePrior
 from invdiff.samplers import Ancestral, Heun
 from invdiff.samplers.base import RatioSampler
-from invdiff.verbs.reconstruct import reconstruct
+from invdiff.verbs import reconstruct
 
 NOISE_STD = 0.02
 P = ParamSpec("P")

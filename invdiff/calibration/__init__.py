@@ -16,6 +16,7 @@ unless ``where`` leaves them out.
 """
 
 from invdiff.calibration.conformal import conformal_factor
+from invdiff.calibration.expected_coverage import tarp
 from invdiff.calibration.hpd import hpd_coverage
 from invdiff.calibration.intervals import (
     binomial_interval,
@@ -23,13 +24,12 @@ from invdiff.calibration.intervals import (
     coverage_curve,
     half_width,
 )
-from invdiff.calibration.pqmass import pqmass
-from invdiff.calibration.ranks import pit, rank_histogram, ranks
-from invdiff.calibration.report import Report, report
-from invdiff.calibration.sbc import sbc
+from invdiff.calibration.rank_statistics import pit, rank_histogram, ranks
+from invdiff.calibration.simulation_based import sbc
 from invdiff.calibration.spread import spread_skill, spread_skill_curve
-from invdiff.calibration.tarp import tarp
+from invdiff.calibration.two_sample import pqmass
 from invdiff.calibration.uniformity import chi_square_p_value, pit_ecdf, smooth_p_value
+from invdiff.calibration.verdict import Report, report
 
 __all__ = [
     "Report",

@@ -16,7 +16,7 @@ import xarray as xr
 from invdiff.calibration._cases import check_independent
 from invdiff.calibration._pairs import paired, refuse_non_finite
 from invdiff.calibration.intervals import LEVELS, share_curve
-from invdiff.calibration.ranks import pit
+from invdiff.calibration.rank_statistics import pit
 from invdiff.errors import DTypeError, InputError
 
 __all__ = ["hpd_coverage"]

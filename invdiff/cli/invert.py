@@ -74,8 +74,8 @@ def invert(
         from invdiff.io import check_output, write_result
         from invdiff.operators.seismic import Boundary
         from invdiff.priors import hub
-        from invdiff.verbs.invert import invert as draw
-        from invdiff.verbs.invert import noise_level
+        from invdiff.verbs import invert as draw
+        from invdiff.verbs.inversion import noise_level
 
         check_realizations(realizations, 8)
         check_output(out, overwrite=overwrite)

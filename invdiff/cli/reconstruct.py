@@ -44,7 +44,7 @@ def reconstruct(
         from invdiff.io import check_output, read_kspace, write_result
         from invdiff.priors import hub
         from invdiff.samplers import Ancestral
-        from invdiff.verbs.reconstruct import reconstruct as draw
+        from invdiff.verbs import reconstruct as draw
 
         check_realizations(realizations, 16)
         sampler = Ancestral() if steps is None else Ancestral(steps)

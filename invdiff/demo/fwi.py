@@ -11,14 +11,14 @@ import torch
 import xarray as xr
 
 from invdiff.calibration import coverage
+from invdiff.demo.checks import check_members, check_stores
 from invdiff.demo.line import FREQUENCY, Line, folded_and_faulted, simulate_line
-from invdiff.demo.members import check_members
 from invdiff.fwi import LBFGS, AnnealedPosterior, amplitude_weights
 from invdiff.fwi.diagnose import cycle_skipping, model_errors, spread_figures
-from invdiff.io import check_output, survey_dataset, write_result, write_survey
+from invdiff.io import survey_dataset, write_result, write_survey
 from invdiff.plot import inversion_figure, save_figure
 from invdiff.priors import hub
-from invdiff.verbs.invert import invert
+from invdiff.verbs import invert
 
 __all__ = ["FWIReport", "Score", "run_fwi_demo"]
 
@@ -79,8 +79,7 @@ def run_fwi_demo(
     """
     check_members(realizations)
     stores = [out / f"{name}.zarr" for name in ("fwi", "survey", "start")]
-    for store in stores:
-        check_output(store if out.is_dir() else out, overwrite=overwrite)
+    check_stores(stores, overwrite=overwrite)
     line = simulate_line(folded_and_faulted(), seed=seed)
     prior = hub.load("velocity-2d", grid=line.operator.domain)
     began = time.perf_counter()

@@ -13,14 +13,14 @@ import xarray as xr
 from torch import Tensor
 
 from invdiff.calibration import coverage
-from invdiff.demo.members import check_members
+from invdiff.demo.checks import check_members, check_stores
 from invdiff.grid import Grid
-from invdiff.io import check_output, write_result
+from invdiff.io import write_result
 from invdiff.noise import NoiseField
 from invdiff.operators.mri import CartesianMRI, birdcage, foreground_percentile, poisson_disc
 from invdiff.plot import reconstruction_figure, save_figure
 from invdiff.priors import hub
-from invdiff.verbs.reconstruct import reconstruct
+from invdiff.verbs import reconstruct
 
 __all__ = ["NOISE_STD", "OBJECT", "DemoReport", "bundled_slice", "run_demo", "simulate"]
 
@@ -85,7 +85,7 @@ def run_demo(
         InputError: fewer than two members.
     """
     store, picture = out / "result.zarr", out / "demo.png"
-    check_output(store if out.is_dir() else out, overwrite=overwrite)
+    check_stores([store], overwrite=overwrite)
     check_members(realizations)
     image = bundled_slice()
     operator, kspace = simulate(image, acceleration=acceleration, seed=seed)

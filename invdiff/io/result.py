@@ -1,4 +1,4 @@
-"""Results as Zarr stores that are either complete or not there."""
+"""Results as Zarr stores or netCDF files that are either complete or not there."""
 
 from __future__ import annotations
 
@@ -14,74 +14,101 @@ import numpy as np
 import xarray as xr
 
 from invdiff.errors import InputError, OutputExistsError
+from invdiff.io import netcdf
 
-__all__ = ["check_output", "open_result", "write_result"]
+__all__ = ["check_folder", "check_output", "open_result", "write_result"]
 
 _ZARR_FILES = ("zarr.json", ".zgroup", ".zarray")
+_NETCDF = (".nc", ".nc4")
 
 
 def check_output(path: str | Path, *, overwrite: bool = False) -> None:
-    """Raise unless ``write_result`` could write to ``path``: ask before a long run.
+    """Check that :func:`write_result` could write to ``path``; call it before a long run.
+
+    Args:
+        path: Where the result is to be written.
+        overwrite: Whether a result that exists there may be replaced. Only a result of the same
+            format is replaced, never another file or folder.
 
     Raises:
-        OutputExistsError: something is there and ``overwrite`` is False, or it is not a Zarr store,
-            which is never replaced.
-        InputError: the folder that should hold it is missing or not writable.
+        OutputExistsError: ``path`` exists and ``overwrite`` is False, or it is not a result of the
+            format that the suffix asks for.
+        InputError: The suffix is that of another format, or the folder that should hold the result
+            is missing or not writable.
+        MissingDependencyError: ``path`` ends in ``.nc4``, and no package that writes netCDF-4 is
+            installed.
+    """
+    is_netcdf = _is_netcdf(Path(path))
+    if is_netcdf:
+        netcdf.check_netcdf(Path(path))
+    path = Path(path).resolve()
+    _check_parent(path)
+    _check_free(path, is_netcdf=is_netcdf, overwrite=overwrite)
+
+
+def check_folder(path: str | Path) -> None:
+    """Check that a folder can be made at ``path``; call it before a long run.
+
+    Raises:
+        OutputExistsError: ``path`` exists.
+        InputError: The folder that should hold it is missing or not writable.
     """
     path = Path(path).resolve()
-    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(
-            f"cannot write into {path.parent}",
-            got="no such folder" if not path.parent.exists() else "not a writable folder",
-            hint="Make it first, or choose another one.",
-        )
-    if not path.exists():
-        return
-    if not overwrite:
-        raise OutputExistsError(
-            f"output {path} exists",
-            got="a folder" if path.is_dir() else "a file",
-            expected="a path that is free",
-            hint="Choose another path, or ask to overwrite it (--overwrite, overwrite=True).",
-        )
-    if not any((path / name).is_file() for name in _ZARR_FILES):
-        raise OutputExistsError(
-            f"output {path} exists and is not a Zarr store",
-            got="a folder" if path.is_dir() else "a file",
-            expected="a Zarr store, or a path that is free",
-            hint="Only Zarr stores are overwritten; remove it yourself or choose another path.",
-        )
+    _check_parent(path)
+    if path.exists():
+        raise _exists(path)
 
 
 def write_result(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a Dataset as a Zarr v3 store, all or nothing.
+    """Write a Dataset as a Zarr store or a netCDF file, all or nothing.
 
-    It is written to a hidden sibling folder ``.NAME.partial-*`` and renamed when complete, so that
-    a failure leaves what was there before. Encodings of the files it was read from are dropped.
+    It is written next to ``path``, into a hidden folder ``.NAME.partial-*``, and renamed when it is
+    complete, so that a failure leaves what was there before. Encodings of the files that the
+    dataset was read from are dropped.
+
+    Args:
+        dataset: The Dataset; attributes are those that JSON can hold.
+        path: Zarr v3 if it ends in ``.zarr`` or has no suffix, netCDF if it ends in ``.nc`` or
+            ``.nc4`` (see :func:`invdiff.io.netcdf.write_netcdf`); capitals count as small letters.
+        overwrite: Whether a result of the same format that exists there is replaced.
 
     Raises:
         OutputExistsError: ``path`` exists; see :func:`check_output`.
-        InputError: an attribute that JSON cannot hold, or a folder that cannot be written to.
+        InputError: Another suffix, an attribute that JSON cannot hold, or a folder that cannot be
+            written to.
+        MissingDependencyError: Values that need netCDF-4, and no package that writes it.
     """
-    path = Path(path).resolve()
     check_output(path, overwrite=overwrite)
+    is_netcdf = _is_netcdf(Path(path))  # by the name that was given, which may be a link
+    path = Path(path).resolve()
     storable = _storable(dataset)
     with TemporaryDirectory(prefix=f".{path.name}.partial-", dir=path.parent) as folder:
         # Inside, since the temporary folder itself is closed to all but its owner.
         complete = Path(folder) / path.name
-        storable.to_zarr(complete, mode="w-", zarr_format=3, consolidated=False)
+        if is_netcdf:
+            netcdf.write_netcdf(storable, complete)
+        else:
+            storable.to_zarr(complete, mode="w-", zarr_format=3, consolidated=False)
         # It may have appeared, or become something else, in the meantime.
-        check_output(path, overwrite=overwrite)
+        _check_free(path, is_netcdf=is_netcdf, overwrite=overwrite)
         previous = path.parent / Path(folder).name.replace(".partial-", ".replaced-")
         _publish(complete, path, previous)
 
 
 def open_result(path: str | Path) -> xr.Dataset:
-    """Open a Zarr store as a Dataset; values are read when they are used.
+    """Open a Zarr store or a netCDF file (``.nc``, ``.nc4``) as a Dataset.
+
+    Values of a Zarr store are read when they are used, those of a netCDF file at once.
+
+    Args:
+        path: The store or file, such as :func:`write_result` wrote it.
 
     Raises:
-        InputError: no Zarr store of labelled variables there.
+        InputError: There is neither a Zarr group of labelled variables nor a netCDF file.
+        MissingDependencyError: A netCDF-4 file, and neither netCDF4 nor h5netcdf is installed.
     """
+    if Path(path).suffix.lower() in _NETCDF and not Path(path).is_dir():
+        return netcdf.read_netcdf(Path(path))
     try:
         dataset: xr.Dataset = xr.open_zarr(path, chunks=None, consolidated=False)
     except (OSError, KeyError, ValueError) as error:
@@ -94,10 +121,61 @@ def open_result(path: str | Path) -> xr.Dataset:
     return dataset
 
 
+def _is_netcdf(path: Path) -> bool:
+    """Whether the suffix asks for netCDF rather than Zarr."""
+    suffix = path.suffix.lower()
+    if suffix in ("", ".zarr", *_NETCDF):
+        return suffix in _NETCDF
+    raise InputError(
+        "a result is written as Zarr or netCDF",
+        got=f"{path.name!r}, with the suffix {path.suffix!r}",
+        expected="a path that ends in .zarr or .nc, or has no suffix (Zarr)",
+        hint=f"Name it, for instance, {path.name}.zarr.",
+    )
+
+
+def _check_parent(path: Path) -> None:
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise InputError(
+            f"cannot write into {path.parent}",
+            got="no such folder" if not path.parent.exists() else "not a writable folder",
+            hint="Make it first, or choose another one.",
+        )
+
+
+def _check_free(path: Path, *, is_netcdf: bool, overwrite: bool) -> None:
+    """Raise unless ``path`` is free, or a result of this format that may be overwritten."""
+    if not path.exists():
+        return
+    if not overwrite:
+        raise _exists(path)
+    if is_netcdf:
+        is_result = path.is_file() and netcdf.is_netcdf(path)
+    else:
+        is_result = any((path / name).is_file() for name in _ZARR_FILES)
+    if not is_result:
+        kind = "netCDF file" if is_netcdf else "Zarr store"
+        raise OutputExistsError(
+            f"output {path} exists and is not a {kind}",
+            got="a folder" if path.is_dir() else "a file",
+            expected=f"a {kind}, or a path that is free",
+            hint=f"Only a {kind} is overwritten here; remove it yourself or choose another path.",
+        )
+
+
+def _exists(path: Path) -> OutputExistsError:
+    return OutputExistsError(
+        f"output {path} exists",
+        got="a folder" if path.is_dir() else "a file",
+        expected="a path that is free",
+        hint="Choose another path, or ask to overwrite it (--overwrite, overwrite=True).",
+    )
+
+
 def _publish(complete: Path, path: Path, previous: Path) -> None:
     """Rename ``complete`` to ``path``; what was there is ``previous`` until that is done."""
-    if not path.exists():
-        complete.rename(path)
+    if not path.is_dir():
+        complete.replace(path)  # in one step, also where a file is replaced
         return
     path.rename(previous)
     try:
@@ -109,7 +187,7 @@ def _publish(complete: Path, path: Path, previous: Path) -> None:
 
 
 def _storable(dataset: xr.Dataset) -> xr.Dataset:
-    """The Dataset with plain attributes, without encodings, with strings of variable length."""
+    """A copy of the Dataset with JSON attributes, no encodings, strings of variable length."""
     storable = dataset.drop_encoding()
     storable.attrs = _json_attrs("the dataset", dataset.attrs)
     for name, variable in dataset.variables.items():

@@ -1,6 +1,6 @@
 """The verbs: labelled data in, labelled posterior ensembles out."""
 
-from invdiff.verbs.invert import invert
-from invdiff.verbs.reconstruct import reconstruct
+from invdiff.verbs.inversion import invert
+from invdiff.verbs.reconstruction import reconstruct
 
 __all__ = ["invert", "reconstruct"]

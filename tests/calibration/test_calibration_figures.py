@@ -21,7 +21,7 @@ from invdiff.calibration import (
     spread_skill_curve,
     tarp,
 )
-from invdiff.calibration.pqmass import _chi_square
+from invdiff.calibration.two_sample import _chi_square
 from tests.support.forecasts import forecasts
 
 

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from invdiff.calibration import coverage, report, spread_skill
-from invdiff.calibration.report import _verdict as verdict
+from invdiff.calibration.verdict import _verdict as verdict
 from tests.support.forecasts import KINDS, forecasts
 
 WORDS = {

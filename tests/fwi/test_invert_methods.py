@@ -30,7 +30,7 @@ from invdiff.fwi.state import InversionState
 from invdiff.linalg import Solution, conjugate_gradient
 from invdiff.noise import NoiseField
 from invdiff.terms import Penalty
-from invdiff.verbs.invert import invert
+from invdiff.verbs import invert
 from tests.support.linear_waves import WavesProblem, waves_problem
 
 STEPS, N_SHOTS = 6, 3

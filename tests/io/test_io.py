@@ -26,10 +26,8 @@ from invdiff.grid import Grid
 from invdiff.io import (
     ZarrBatches,
     check_output,
-    from_netcdf_safe,
     open_result,
     read_kspace,
-    to_netcdf_safe,
     training_fields,
     write_result,
 )
@@ -432,7 +430,7 @@ def test_failure_of_the_last_rename_restores(
 
 
 def test_only_stores_are_overwritten(tmp_path: Path, result: xr.Dataset) -> None:
-    folder, file = tmp_path / "thesis", tmp_path / "notes.txt"
+    folder, file = tmp_path / "thesis", tmp_path / "notes"
     folder.mkdir()
     file.write_text("keep me")
     for path in (folder, file):
@@ -462,27 +460,6 @@ def test_open_what_is_not_a_store(tmp_path: Path) -> None:
         open_result(tmp_path / "missing.zarr")
     with pytest.raises(InputError, match="cannot be opened"):
         open_result(tmp_path)
-
-
-def test_netcdf(tmp_path: Path, result: xr.Dataset) -> None:
-    wide = result.assign(wide=result["image"].astype(complex)).drop_attrs(deep=False)
-    wide["image"].attrs["units"] = "T"
-    wide["wide"][0, 1, 1] = complex(1, np.inf)
-    safe = to_netcdf_safe(wide.drop_vars(["region", "time"]))
-    assert {"image_real", "image_imag", "wide_real", "wide_imag", "std"} <= set(safe.data_vars)
-    safe.to_netcdf(tmp_path / "out.nc", engine="scipy")
-    with xr.open_dataset(tmp_path / "out.nc", engine="scipy") as stored:
-        back = from_netcdf_safe(stored.load())
-    xr.testing.assert_equal(back, wide.drop_vars(["region", "time"]))
-    assert (back["image"].dtype, back["wide"].dtype) == (np.complex64, np.complex128)
-    assert back["image"].attrs == {"units": "T"}
-
-
-def test_netcdf_names_that_clash_or_lack(result: xr.Dataset) -> None:
-    with pytest.raises(InputError, match="image_imag"):
-        to_netcdf_safe(result.assign(image_imag=result["std"]))
-    with pytest.raises(InputError, match="not whole"):
-        from_netcdf_safe(to_netcdf_safe(result).drop_vars("image_real"))
 
 
 # --- training fields -----------------------------------------------------------------------------

@@ -12,11 +12,15 @@ import invdiff
 MAX_ROOT_NAMES = 30
 OPTIONAL = {"devito", "deepwave", "segyio", "torch_harmonics", "ismrmrd", "h5py", "nibabel"}
 
-MODULES = sorted(
-    info.name
+FOUND = [
+    info
     for info in pkgutil.walk_packages(invdiff.__path__, "invdiff.")
     if not info.name.rpartition(".")[2].startswith("_")
-)
+]
+MODULES = sorted(info.name for info in FOUND)
+
+
+PACKAGES = ["invdiff", *sorted(info.name for info in FOUND if info.ispkg)]
 
 
 def load(name: str) -> types.ModuleType:
@@ -69,3 +73,17 @@ def test_modules_say_what_they_offer(name: str) -> None:
         value = getattr(module, offered)
         if inspect.isclass(value) or inspect.isfunction(value):
             assert value.__doc__, f"{name}.{offered} has no docstring"
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_no_public_name_is_that_of_a_module_of_its_own_package(name: str) -> None:
+    """`import package.thing` would replace the function `package.thing` by the module."""
+    package = load(name)
+    modules = {info.name for info in pkgutil.iter_modules(package.__path__)}
+    # A package may offer a package of its own (`invdiff.priors.recipes`): the name is one object.
+    functions = {
+        offered
+        for offered in package.__all__
+        if not isinstance(getattr(package, offered), types.ModuleType)
+    }
+    assert functions & modules == set()

@@ -3,8 +3,8 @@
 xarray in, xarray out. Traces have the dims ``shot``, ``receiver``, ``time``, models ``z``, ``x``.
 """
 
-from invdiff.fwi.diagnose.illumination import illumination, pulled_back
 from invdiff.fwi.diagnose.models import model_errors, spread_figures
+from invdiff.fwi.diagnose.sensitivity import illumination, pulled_back
 from invdiff.fwi.diagnose.traces import cycle_skipping, data_fit
 
 __all__ = [

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 from invdiff.calibration._pairs import paired, real_parts, refuse_non_finite, uniform_like
-from invdiff.calibration.ranks import pit
+from invdiff.calibration.rank_statistics import pit
 from invdiff.calibration.uniformity import pit_ecdf
 from invdiff.errors import ShapeError
 

@@ -21,7 +21,7 @@ import xarray as xr
 from invdiff.calibration._cases import CaseMeans, case_means
 from invdiff.calibration._pairs import paired
 from invdiff.calibration.intervals import LEVELS, coverage_curve
-from invdiff.calibration.ranks import pit, rank_histogram
+from invdiff.calibration.rank_statistics import pit, rank_histogram
 from invdiff.calibration.spread import spread_skill, spread_skill_curve
 from invdiff.calibration.uniformity import legendre_scores
 
