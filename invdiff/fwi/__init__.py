@@ -15,7 +15,7 @@ from invdiff.fwi.classic import LBFGS, Adam, total_variation
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.red import REDDiffusion
 from invdiff.fwi.shots import AllShots, Encoded, Minibatch
-from invdiff.fwi.traces import amplitude_weights, near_offset_mute
+from invdiff.fwi.traces import amplitude_weights, live_traces, near_offset_mute
 
 __all__ = [
     "LBFGS",
@@ -28,6 +28,7 @@ __all__ = [
     "Objective",
     "REDDiffusion",
     "amplitude_weights",
+    "live_traces",
     "near_offset_mute",
     "total_variation",
 ]

@@ -43,7 +43,7 @@ from invdiff.errors import InputError
 from invdiff.fwi.classic import LBFGS
 from invdiff.fwi.curvature import Curvature
 from invdiff.fwi.drive import descend
-from invdiff.fwi.method import Setting, noised
+from invdiff.fwi.method import Setting, noised, without_data
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.shots import AllShots, Shots
 from invdiff.fwi.state import InversionState
@@ -113,14 +113,15 @@ class AnnealedMode:
         fitted, curvature, damping, n_fit = self._fitted(setting, starts)
         x = self._scattered(setting, fitted.expand_as(setting.start))
         objective = self._objective(setting, 0)
-        f, g = objective(x)
+        if objective.has_data:
+            (f, g), spent = objective(x), objective.n_shots
+        else:
+            (f, g), spent = (x.new_zeros(len(x)).double(), torch.zeros_like(x)), 0
+        misfit = 2 * f / objective.n_data if objective.has_data else torch.full_like(f, torch.nan)
         shared = torch.tensor(n_fit if len(starts) == 1 else 0)
         memory = _remember(f, g, curvature.expand(len(x)), damping.expand(len(x)))
         return InversionState.at(
-            x,
-            2 * f / objective.n_data,
-            solves=n_fit + objective.n_shots,
-            memory=memory | {"shared_solves": shared},
+            x, misfit, solves=n_fit + spent, memory=memory | {"shared_solves": shared}
         )
 
     def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
@@ -151,6 +152,8 @@ class AnnealedMode:
     def step(self, setting: Setting, state: InversionState) -> InversionState:
         """The next noise level."""
         objective, spent = self._objective(setting, state.step), 0
+        if not objective.has_data:
+            return without_data(state)
         f, g, curvature, damping = _recall(state.memory)
         if self._is_new_objective(state.step):
             (f, g), spent = objective(state.x), objective.n_shots

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.fwi.bands import band_at, in_band
-from invdiff.fwi.method import Setting
+from invdiff.fwi.method import Setting, without_data
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.shots import AllShots, Shots
 from invdiff.fwi.state import InversionState
@@ -80,8 +80,12 @@ class _Descent(ABC):
     def init(self, setting: Setting) -> InversionState:
         """Misfit at the start."""
         objective = self._objective(setting, 0)
+        if not objective.has_data:
+            unknown = torch.full((len(setting.start),), torch.nan, dtype=torch.float64)
+            memory = {"scale": torch.zeros_like(unknown)}
+            return InversionState.at(setting.start, unknown, solves=0, memory=memory)
         f, _ = objective(setting.start)
-        memory = {"scale": f + self.penalty(setting.start)}
+        memory = {"scale": (f + self.penalty(setting.start)).abs()}
         return InversionState.at(
             setting.start, 2 * f / objective.n_data, solves=objective.n_shots, memory=memory
         )
@@ -89,9 +93,11 @@ class _Descent(ABC):
     def step(self, setting: Setting, state: InversionState) -> InversionState:
         """One iteration of each member."""
         objective = self._objective(setting, state.step)
+        if not objective.has_data:
+            return without_data(state)
         is_new = self._is_new_objective(state.step)
         allowed = (setting.max_solves - state.solves) // objective.n_shots
-        models, misfits, spent = [], [], 0
+        models, misfits, scales, spent = [], [], [], 0
         memory: dict[str, Tensor] = {}
         for i in range(len(state.x)):
             own = {} if is_new else _of_member(state.memory, i)
@@ -100,9 +106,10 @@ class _Descent(ABC):
             descent.run(state.step, allowed)
             models.append(descent.model())
             misfits.append(2 * descent.f / objective.n_data)
+            scales.append(descent.scale)
             spent = max(spent, descent.n_evaluations * objective.n_shots)
             memory |= {f"{i}.{name}": value for name, value in descent.memory().items()}
-        memory["scale"] = state.memory["scale"]
+        memory["scale"] = torch.tensor(scales, dtype=torch.float64)
         misfit = torch.tensor(misfits, dtype=torch.float64)
         return state.after(torch.stack(models), misfit, solves=spent, memory=memory)
 
@@ -183,7 +190,10 @@ class _MemberDescent:
         share = ((x.double() - low) / (high - low)).clamp(_EDGE, 1 - _EDGE)
         theta = memory.get("theta", torch.logit(share))
         self.theta = theta.clone().requires_grad_()
+        # The model of an unchanged theta is x itself, not what rounding and the edge make of it.
+        self._x, self._unchanged = x, theta.clone()
         self._start = memory
+        self._after: Mapping[str, Any] | None = None
         # L-BFGS asks again for what its line search ended with.
         self._known: list[tuple[Tensor, ...]] = []
         if "known.theta" in memory:
@@ -191,8 +201,13 @@ class _MemberDescent:
         self.n_evaluations, self.f = 0, 0.0
 
     def run(self, step: int, allowed: int) -> None:
-        """One step of the optimiser, of ``allowed`` evaluations at most."""
+        """One step of the optimiser, of ``allowed`` evaluations at most.
+
+        None where the model explains the data: Adam would walk off along the rounding errors.
+        """
         n_trials = allowed if self._find() is not None else allowed - 1
+        if not self.method.terms and self._is_explained():
+            return
         optimiser = self.method.optimiser(self.theta, step, n_trials=n_trials)
         _restore(optimiser, self.theta, self._start)
         optimiser.step(self._closure)  # type: ignore[arg-type]
@@ -201,6 +216,13 @@ class _MemberDescent:
         here = self._find()
         self.f = float((here or self._known[-1])[1])
         self._known = [] if here is None else [here]
+
+    def _is_explained(self) -> bool:
+        self._closure()
+        here = self._find()
+        assert here is not None
+        self.f = float(here[1])
+        return self.objective.is_explained(here[1])
 
     def model(self) -> Tensor:
         """In m/s, within the bounds."""
@@ -212,6 +234,9 @@ class _MemberDescent:
         stored = {"theta": self.theta.detach().clone()}
         for known in self._known:
             stored |= dict(zip(_KNOWN, known, strict=True))
+        if self._after is None:  # no step was taken
+            kept = ("state.", "list.")
+            return stored | {k: v for k, v in self._start.items() if k.startswith(kept)}
         for name, value in self._after.items():
             if name == "al":  # scratch space
                 continue
@@ -224,7 +249,8 @@ class _MemberDescent:
     def _velocity(self) -> Tensor:
         low, high = self.objective.bounds
         v = low + (high - low) * torch.sigmoid(self.theta)
-        return v.to(self.objective.y.dtype).clamp(low, high)[None]
+        v = v.to(self.objective.y.dtype).clamp(low, high)
+        return (v + torch.where(self.theta == self._unchanged, self._x - v, 0.0).detach())[None]
 
     def _find(self) -> tuple[Tensor, ...] | None:
         """What is known of the present model."""
@@ -247,7 +273,10 @@ class _MemberDescent:
             (f,), slope = self.objective(v.detach())
             penalty = self.method.penalty(v).sum()
             (g,) = torch.autograd.grad((slope * v).sum() + penalty, self.theta)
-        return f, (f + penalty.detach()) / self.scale, g / self.scale
+        total = f + penalty.detach()
+        self.scale = self.scale or abs(float(total))
+        divisor = self.scale or 1.0
+        return f, total / divisor, g / divisor
 
 
 def _of_member(memory: Mapping[str, Tensor], member: int) -> dict[str, Tensor]:

@@ -14,7 +14,7 @@ from invdiff.fwi.state import InversionState
 from invdiff.noise import NoiseField
 from invdiff.protocols import Prior
 
-__all__ = ["Method", "Setting", "noised"]
+__all__ = ["Method", "Setting", "noised", "without_data"]
 
 
 class Setting(NamedTuple):
@@ -64,3 +64,8 @@ def noised(prior: Prior, x: Tensor, level: float, *, e: Tensor) -> tuple[Tensor,
     """``x_t = alpha (x + level e)`` of models ``x``, and its time ``t``."""
     t = prior.schedule.time(torch.tensor(level, dtype=torch.float64))
     return float(prior.schedule.alpha(t)) * (x + level * e), t
+
+
+def without_data(state: InversionState) -> InversionState:
+    """The state after a step whose shots hold no data: nothing changes, and nothing is solved."""
+    return state.after(state.x, state.misfit[:, -1], solves=0, memory=state.memory)

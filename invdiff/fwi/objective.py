@@ -86,6 +86,23 @@ class Objective:
         return self.operator.range.shape[0]
 
     @property
+    def has_data(self) -> bool:
+        """Whether any sample counts: the weights may leave out all shots of a minibatch."""
+        weights = _weights(self.misfit)
+        return weights is None or bool(weights.any())
+
+    def is_explained(self, f: Tensor) -> bool:
+        """Whether a value leaves nothing to explain: zero, or what rounding makes of least squares.
+
+        A residual of a hundred roundings of the data is none of the model.
+        """
+        if isinstance(_unwrapped(self.misfit), L2):
+            rounding = 100 * torch.finfo(self.y.dtype).eps
+            silence = self.scale * self.misfit(torch.zeros_like(self.y), self.y).double().sum()
+            return bool(f <= rounding**2 * silence)
+        return bool(f == 0)
+
+    @property
     def bounds(self) -> tuple[float, float]:
         """Of the models, m/s."""
         return self.operator.bounds
@@ -151,24 +168,30 @@ class Objective:
     def encoded(self, weights: np.ndarray) -> Objective:
         """With simultaneous sources, scaled to stand for all.
 
-        ``E |sum_i w_i r_i|^2 = sum_i |r_i|^2`` for independent weights of unit variance.
+        ``E |sum_i w_i r_i|^2 = sum_i |r_i|^2`` for independent weights of unit variance. Shots
+        without any data, such as dead ones, are not fired.
 
         Raises:
             InputError: misfits that weight the shots differently.
         """
-        mask = _weights(self.misfit)
+        mask, code, misfit = _weights(self.misfit), torch.as_tensor(weights), self.misfit
         if mask is not None and mask.ndim == 3 and len(mask) > 1:
-            raise InputError(
-                "shots with weights of their own cannot be fired together",
-                got=self.misfit,
-                expected="weights (receiver, time) that all shots share",
-                hint="Leave out the mute of near offsets, or take Minibatch.",
-            )
-        code = torch.as_tensor(weights, dtype=self.y.dtype)
+            has_data = mask.flatten(1).any(1)
+            first = int(has_data.int().argmax())
+            if not torch.equal(mask[has_data], mask[first].expand_as(mask[has_data])):
+                raise InputError(
+                    "shots with different weights cannot be fired together",
+                    got=f"weights of {int(has_data.sum())} shots that differ",
+                    expected="weights (receiver, time) that all shots share",
+                    hint="Leave out the mute of near offsets and the weights by amplitude, or take"
+                    " Minibatch. Receivers must be dead in all shots or in none.",
+                )
+            code, misfit = code * has_data, misfit.shots([first])
         return replace(
             self,
-            operator=self.operator.encoded(weights),
-            y=torch.einsum("sj,jrt->srt", code, self.y),
+            operator=self.operator.encoded(code.numpy()),
+            y=torch.einsum("sj,jrt->srt", code.to(self.y.dtype), self.y),
+            misfit=misfit,
             scale=self.scale / len(weights),
         )
 
@@ -178,6 +201,10 @@ def _weights(misfit: Misfit) -> Tensor | None:
     if isinstance(misfit, Masked):
         return misfit.weights
     return _weights(misfit.misfit) if isinstance(misfit, Filtered) else None
+
+
+def _unwrapped(misfit: Misfit) -> Misfit:
+    return _unwrapped(misfit.misfit) if isinstance(misfit, Masked | Filtered) else misfit
 
 
 def _radial_mean(power: Tensor) -> Tensor:

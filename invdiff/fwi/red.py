@@ -22,7 +22,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.fwi.bands import in_band
-from invdiff.fwi.method import Setting, noised
+from invdiff.fwi.method import Setting, noised, without_data
 from invdiff.fwi.shots import AllShots, Shots
 from invdiff.fwi.state import InversionState
 from invdiff.linalg import per_member
@@ -72,9 +72,8 @@ class REDDiffusion:
         """The start; its misfit is that of the first step's evaluation."""
         zero = torch.zeros_like(setting.start)
         unknown = torch.full((len(zero),), math.nan, dtype=torch.float64)
-        return InversionState.at(
-            setting.start, unknown, solves=0, memory={"first": zero, "second": zero}
-        )
+        memory = {"first": zero, "second": zero, "n_updates": torch.tensor(0)}
+        return InversionState.at(setting.start, unknown, solves=0, memory=memory)
 
     def cost(self, setting: Setting, state: InversionState) -> int:
         """One evaluation."""
@@ -84,21 +83,22 @@ class REDDiffusion:
         """One step of Adam; the misfit told is that before it."""
         objective = in_band(setting.objective, self.bands, state.step / self.steps)
         objective = self.shots.of(objective, state.step, setting.noise.seed)
+        if not objective.has_data:
+            return without_data(state)
         f, g = objective(state.x)
         misfit = 2 * f / objective.n_data
         g = g / per_member(misfit.clamp_min(1.0), g).to(g) + self.weight * self._residual(
             setting, state
         )
-        n = state.step + 1
+        n = int(state.memory["n_updates"]) + 1  # fewer than steps where some had no data
         first = _BETA_1 * state.memory["first"] + (1 - _BETA_1) * g
         second = _BETA_2 * state.memory["second"] + (1 - _BETA_2) * g.square()
         rate = self.rate * (1 + math.cos(math.pi * state.step / self.steps)) / 2
         root = (second / (1 - _BETA_2**n)).sqrt() + _EPSILON
         x = state.x - rate / (1 - _BETA_1**n) * first / root
         x = x.clamp(*objective.bounds)
-        return state.after(
-            x, misfit, solves=objective.n_shots, memory={"first": first, "second": second}
-        )
+        memory = {"first": first, "second": second, "n_updates": torch.tensor(n)}
+        return state.after(x, misfit, solves=objective.n_shots, memory=memory)
 
     def _residual(self, setting: Setting, state: InversionState) -> Tensor:
         """``eps_hat - eps`` at a random level."""

@@ -85,7 +85,7 @@ BAD: dict[str, tuple[dict[str, object], type[InvdiffError], str]] = {
     "seed out of range": ({"seed": -1}, InputError, "seed"),
     "frequency above Nyquist": ({"method": LBFGS(4, bands=(60.0,))}, InputError, "band"),
     "weights by shot, encoded": (
-        {"method": LBFGS(4, shots=Encoded(1)), "weights": 0.5 * ones(shot=3)}, InputError,
+        {"method": LBFGS(4, shots=Encoded(1)), "weights": ones(shot=3).cumsum("shot")}, InputError,
         "fired together",
     ),
 }  # fmt: skip

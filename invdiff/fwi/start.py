@@ -1,0 +1,153 @@
+"""What the first prediction says of a starting model, a wavelet and the units of the data."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.errors import DataWarning
+from invdiff.fwi.diagnose import cycle_skipping
+from invdiff.protocols import WaveOperator
+
+__all__ = ["amplitude_factor", "check_start"]
+
+_OFF = 2.0  # factor between the amplitudes of data and prediction that is warned of
+_IN_PHASE = 0.8  # correlation above which least squares finds the amplitude
+_HEARD = 2.0  # energy over that of the noise above which the lag of a trace is one of waves
+_SKIPPED = 0.05  # share of the traces above which a start is called cycle-skipped
+
+
+def check_start(
+    operator: WaveOperator,
+    x: Tensor,
+    y: Tensor,
+    *,
+    noise_std: float | Tensor,
+    weights: Tensor | None = None,
+    frequency: float | None = None,
+) -> dict[str, float]:
+    """Warn before a long run if its first prediction and the data cannot be brought together.
+
+    Either their amplitudes differ, or more than a few traces are off by more than half a period.
+    Costs one forward solve per shot.
+
+    Args:
+        operator: predicts the traces.
+        x: starting model ``(nz, nx)``, m/s.
+        y: data ``(shot, receiver, time)``, finite.
+        noise_std: of a sample, a number or broadcastable to ``y``.
+        weights: broadcastable to ``y``; 0 leaves out.
+        frequency: corner of the low-pass of the first stage, Hz; by default the peak of the mean
+            spectrum of the prediction.
+
+    Returns:
+        ``amplitude_factor``, of the data over the prediction, and ``cycle_skipped``, the share of
+        the traces that stand out of the noise; without what cannot be found.
+
+    Warns:
+        DataWarning: amplitudes that differ by more than a factor of two, or traces that are off by
+            more than half a period.
+    """
+    with torch.no_grad():
+        predicted = operator(x[None])[0].double()
+    w = torch.ones(()) if weights is None else weights
+    p, d = (w.double() * traces.double() for traces in (predicted, y))
+    noise = (w * noise_std * torch.ones_like(y)).double()
+    notes: dict[str, float] = {}
+    factor = amplitude_factor(p, d, noise)
+    if factor is not None:
+        notes["amplitude_factor"] = factor
+        _warn_of_amplitude(factor)
+    time = operator.range.coords.get("time")
+    if factor is None or time is None:
+        return notes
+    dt = float(time[-1] - time[0]) / (len(time) - 1)
+    frequency = _peak(p, dt) if frequency is None else frequency
+    if frequency is None:
+        return notes
+    grid = operator.range.with_dtype(torch.float64)
+    # A wrong polarity was warned of: it is not a lag.
+    pair = (grid.to_dataarray(traces, "pressure") for traces in (np.sign(factor) * p, d))
+    found = cycle_skipping(*pair, dt=dt, frequency=frequency)
+    is_heard = (d.square().sum(-1) > _HEARD * noise.square().sum(-1)).numpy()
+    if not is_heard.any():
+        return notes
+    notes["cycle_skipped"] = float(found["is_skipped"].values[is_heard].mean())
+    if notes["cycle_skipped"] > _SKIPPED:
+        _warn_of_skipping(notes["cycle_skipped"], frequency)
+    return notes
+
+
+def amplitude_factor(predicted: Tensor, observed: Tensor, noise: Tensor) -> float | None:
+    r"""By how much the prediction has to be multiplied to have the amplitude of the data.
+
+    Least squares, :math:`a = \langle p, d \rangle / \langle p, p \rangle`, where they are in phase;
+    noise of the data does not bias it. A prediction that is out of phase, as that of a
+    cycle-skipped start is, makes it too small. There the ratio of the energies,
+    :math:`\sqrt{(|d|^2 - |s|^2) / |p|^2}` without that of the noise ``s``, takes its place; it
+    knows no sign.
+
+    Args:
+        predicted: ``p``, weighted traces.
+        observed: ``d``, likewise.
+        noise: ``s``, the standard deviation of each sample, weighted alike.
+
+    Returns:
+        None where nothing is predicted or observed.
+
+    >>> wave = torch.sin(torch.linspace(0, 20, 200))
+    >>> amplitude_factor(wave, -3 * wave, torch.zeros(200))
+    -3.0
+    """
+    energy = [float(traces.double().square().sum()) for traces in (predicted, observed, noise)]
+    p, d, s = energy
+    if p == 0 or d == 0:
+        return None
+    product = float((predicted.double() * observed.double()).sum())
+    coherent, energetic = product / p, (d / p) ** 0.5
+    if abs(coherent) >= _IN_PHASE * energetic:
+        return coherent
+    # All that may be said of noisy data is that their signal is no stronger than they are.
+    denoised = (max(d - s, 0.0) / p) ** 0.5
+    within = min(max(denoised, 1.0), energetic) if s > 0 else denoised
+    return max(within, abs(coherent))
+
+
+def _warn_of_amplitude(factor: float) -> None:
+    if factor > 0 and 1 / _OFF <= factor <= _OFF:
+        return
+    if factor < 0:
+        what = f"The data have the opposite sign of the first prediction (factor {factor:.3g})"
+    else:
+        what = f"The data are {factor:.3g} times as large as the first prediction"
+    warnings.warn(
+        f"{what}, so that no model can explain them. If wavelet and data are in different units,"
+        f" multiply the wavelet by {factor:.3g}, or the data and their noise level by"
+        f" {1 / factor:.3g}.",
+        DataWarning,
+        stacklevel=4,
+    )
+
+
+def _warn_of_skipping(fraction: float, frequency: float) -> None:
+    warnings.warn(
+        f"The starting model is cycle-skipped: its prediction of {fraction:.0%} of the traces is"
+        f" off by more than half a period ({0.5 / frequency:.3g} s) at {frequency:.3g} Hz, so that"
+        " the inversion may end in a wrong minimum. Start with lower frequencies (bands), or from a"
+        " better model.",
+        DataWarning,
+        stacklevel=4,
+    )
+
+
+def _peak(traces: Tensor, dt: float) -> float | None:
+    """Where the mean amplitude spectrum is highest between zero and Nyquist, Hz."""
+    spectrum = np.abs(np.fft.rfft(traces.cpu().numpy(), axis=-1)).mean((0, 1))
+    frequency = np.fft.rfftfreq(traces.shape[-1], dt)
+    inner = (frequency > 0) & (frequency < 0.5 / dt)
+    if not inner.any() or not spectrum[inner].any():
+        return None
+    return float(frequency[inner][spectrum[inner].argmax()])

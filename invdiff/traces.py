@@ -1,0 +1,163 @@
+"""Weights of seismic traces as plain arrays: dead traces, near offsets, loud samples."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from invdiff.errors import DataWarning, InputError, NonFiniteError
+
+__all__ = ["LiveTraces", "amplitude_weights", "is_far", "live_traces"]
+
+Floats = NDArray[np.floating[Any]]
+
+
+class LiveTraces(NamedTuple):
+    """Traces whose dead samples carry no weight.
+
+    Args:
+        values: the traces ``(shot, receiver, time)``; samples that were left out are zero.
+        weights: broadcastable to them, 0 for what was left out; None if nothing was.
+        notes: how many traces and samples were left out, such as ``{"dead_traces": 3}``.
+    """
+
+    values: Floats
+    weights: Floats | None
+    notes: dict[str, int]
+
+
+def live_traces(traces: Floats, weights: Floats | None = None) -> LiveTraces:
+    """Give weight zero to traces and samples that were not recorded, and warn of them.
+
+    A trace is dead if all of its samples are equal, zero for instance, or NaN. NaN at the end of a
+    live trace is padding. Counted as data they would ask for a model that sends no waves there.
+
+    Args:
+        traces: ``(shot, receiver, time)``, float32 or float64.
+        weights: broadcastable to ``traces``; what they leave out already is not warned of.
+
+    Raises:
+        NonFiniteError: Inf, or NaN that is followed by numbers.
+        InputError: no live trace.
+
+    Warns:
+        DataWarning: traces or samples that were left out, with their number.
+
+    >>> traces = np.array([[[0.0, 1.0, 2.0], [0.0, 0.0, 0.0], [5.0, 4.0, np.nan]]])
+    >>> with warnings.catch_warnings(action="ignore"):
+    ...     live = live_traces(traces)
+    >>> live.weights
+    array([[[1., 1., 1.],
+            [0., 0., 0.],
+            [1., 1., 0.]]])
+    >>> live.notes
+    {'dead_traces': 1, 'padded_samples': 1}
+    """
+    is_number = ~np.isnan(traces)
+    _check_finite(traces, is_number)
+    high = np.where(is_number, traces, -np.inf).max(-1)
+    low = np.where(is_number, traces, np.inf).min(-1)
+    is_dead = ~(high > low)
+    is_live = is_number & ~is_dead[..., None]
+    if not is_live.any():
+        raise InputError(
+            "all traces are dead",
+            got=f"{is_dead.size} traces, each constant or NaN",
+            expected="traces that recorded waves",
+            hint="Check that the right variable was read, and its scale.",
+        )
+    if is_live.all():
+        return LiveTraces(traces, weights, {})
+    values = np.where(is_live, traces, 0).astype(traces.dtype)
+    counts = np.ones((), traces.dtype) if weights is None else weights
+    counted = np.broadcast_to(counts != 0, traces.shape)
+    told = is_dead & counted.any(-1)
+    padded = counted & ~is_number & ~is_dead[..., None]
+    notes = {"dead_traces": int(told.sum()), "padded_samples": int(padded.sum())}
+    notes = {name: n for name, n in notes.items() if n}
+    if notes:
+        warnings.warn(_message(told, notes), DataWarning, stacklevel=3)
+    return LiveTraces(values, counts * is_live, notes)
+
+
+def amplitude_weights(
+    live: LiveTraces, noise_std: float, *, dt: float, relative: float = 0.05, window: float = 0.1
+) -> NDArray[np.float32]:
+    """Weights for errors of modelling that grow with the amplitude, of the shape of the traces.
+
+    See `invdiff.fwi.amplitude_weights`, which takes labelled traces. They are multiplied by the
+    weights of the live traces.
+
+    Args:
+        live: traces ``(shot, receiver, time)`` and their weights.
+        noise_std: of a sample, in the units of the traces.
+        dt: sampling interval, s.
+        relative: error of the modelling as a share of the amplitude.
+        window: over which the power is averaged, s.
+
+    Raises:
+        InputError: an error or a window that is not positive.
+    """
+    from scipy.ndimage import uniform_filter1d
+    from scipy.signal import hilbert
+
+    if not (noise_std > 0 <= relative and window > 0):
+        raise InputError(
+            "no weights by amplitude",
+            got={"noise_std": noise_std, "relative": relative, "window": window},
+            expected="noise_std > 0, relative >= 0, window > 0",
+        )
+    n = max(1, round(window / dt))
+    squares = np.abs(hilbert(live.values.astype(np.float64), axis=-1)) ** 2
+    power = uniform_filter1d(squares, n, axis=-1, mode="nearest")
+    weights = 1 / np.sqrt(1 + power * (relative / noise_std) ** 2)
+    weights = weights if live.weights is None else weights * live.weights
+    return np.asarray(weights, np.float32)
+
+
+def is_far(sources: Floats, receivers: Floats, offset: float) -> NDArray[np.bool_]:
+    """Which traces ``(shot, receiver)`` are at least ``offset`` away from their source, m.
+
+    Args:
+        sources: positions ``(shot, 2)``, m.
+        receivers: positions ``(receiver, 2)`` or ``(shot, receiver, 2)``, m.
+        offset: m.
+    """
+    distance = ((sources[:, None] - receivers) ** 2).sum(-1)
+    return np.asarray(distance >= offset**2)
+
+
+def _check_finite(traces: Floats, is_number: NDArray[np.bool_]) -> None:
+    n_infinite = int(np.isinf(traces).sum())
+    if n_infinite:
+        raise NonFiniteError(
+            "traces hold Inf",
+            got=f"{n_infinite} of {traces.size} samples",
+            expected="finite values",
+            hint="Repair them, or set the whole trace to NaN to leave it out.",
+        )
+    length = is_number.sum(-1, keepdims=True)
+    broken = (is_number != (np.arange(traces.shape[-1]) < length)).any(-1)
+    if broken.any():
+        raise NonFiniteError(
+            "NaN within traces",
+            got=f"{int(broken.sum())} of {broken.size} traces with numbers after a NaN, the first"
+            f" at {tuple(np.argwhere(broken)[0].tolist())}",
+            expected="NaN at the end of a trace only, or in all of it",
+            hint="Interpolate the gaps, or set the whole trace to NaN to leave it out.",
+        )
+
+
+def _message(told: NDArray[np.bool_], notes: dict[str, int]) -> str:
+    parts = []
+    if "dead_traces" in notes:
+        shots, counts = np.unique(np.nonzero(told)[0], return_counts=True)
+        where = ", ".join(f"{n} of shot {s}" for s, n in zip(shots[:4], counts[:4], strict=True))
+        where += ", ..." if len(shots) > 4 else ""
+        parts.append(f"{notes['dead_traces']} of {told.size} traces are dead ({where})")
+    if "padded_samples" in notes:
+        parts.append(f"{notes['padded_samples']} samples at the ends of traces are NaN")
+    return f"{' and '.join(parts)}: they get weight zero and are left out of the misfit."
