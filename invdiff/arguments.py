@@ -42,7 +42,12 @@ def as_integer(name: str, value: object, *, least: int | None = None) -> int:
             hint="Write it without a decimal point, or convert it with int().",
         ) from None
     if least is not None and whole < least:
-        raise InputError(f"{name} is too small", got=whole, expected=f"an integer >= {least}")
+        raise InputError(
+            f"{name} is too small",
+            got=whole,
+            expected=f"an integer >= {least}",
+            hint=f"Use {least} or more, or leave it to its default.",
+        )
     return whole
 
 
@@ -68,6 +73,9 @@ def as_number(name: str, value: object, *, above: float = 0.0) -> float:
         number = math.nan
     if not above < number < math.inf:
         raise InputError(
-            f"{name} is out of range", got=repr(value), expected=f"a number > {above:g}"
+            f"{name} is out of range",
+            got=repr(value),
+            expected=f"a finite number > {above:g}",
+            hint="Check its sign and units, or leave it to its default.",
         )
     return number

@@ -1,9 +1,9 @@
-"""Grid: the labelled space a field lives on, and the only bridge between xarray and torch."""
+"""The labelled space that a field lives on, and the only bridge between xarray and torch."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -11,27 +11,38 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.errors import DTypeError, NonFiniteError, ShapeError
+from invdiff.arguments import as_integers
+from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Grid", "check_finite"]
+__all__ = ["Grid", "check_dataarray", "check_finite"]
+
+_COORDINATE_TOLERANCE = 0.01  # of the smallest step
 
 
 @dataclass(frozen=True)
 class Grid:
     """Dims, shape, dtype, coordinates and units of a field.
 
+    Grids are equal when dims, shape, dtype and units are; coordinates are compared when data are
+    put on a grid, by :meth:`to_tensor`.
+
     Args:
-        dims: names of the axes, slowest first, such as ``("y", "x")``.
-        shape: length of each axis.
+        dims: Names of the axes, slowest first, such as ``("y", "x")``.
+        shape: Length of each axis.
         dtype: ``torch.float32``, ``torch.complex64`` or their double forms.
-        coords: 1-D coordinate of any of the dims; those without one count from zero.
-        units: physical units of the field's values.
+        coords: 1-D coordinate of any of the dims; a dim without one counts from zero.
+        units: Physical units of the field's values.
 
     Raises:
-        ShapeError: dims and shape of different length, repeated dims, empty axes, wrong coords.
+        ShapeError: Dims and shape of different length, repeated dims, empty axes, wrong coords.
+        DTypeError: A dtype that is not a floating-point or complex dtype of torch.
+
+    >>> grid = Grid(("y", "x"), (2, 3), units="m s-1")
+    >>> grid.size, grid.is_complex
+    (6, False)
     """
 
     dims: tuple[str, ...]
@@ -41,6 +52,22 @@ class Grid:
     units: str = "1"
 
     def __post_init__(self) -> None:
+        if isinstance(self.dims, str) or not isinstance(self.shape, Iterable):
+            raise ShapeError(
+                "dims and shape are not sequences",
+                got=f"dims={self.dims!r}, shape={self.shape!r}",
+                expected="such as dims=('y', 'x'), shape=(64, 64)",
+            )
+        object.__setattr__(self, "dims", tuple(map(str, self.dims)))
+        object.__setattr__(self, "shape", tuple(as_integers("a length of shape", [*self.shape])))
+        if not isinstance(self.dtype, torch.dtype) or not (
+            self.dtype.is_floating_point or self.dtype.is_complex
+        ):
+            raise DTypeError(
+                "the dtype of a grid is not one of torch's floating-point dtypes",
+                got=repr(self.dtype),
+                expected="torch.float32, torch.complex64, torch.float64 or torch.complex128",
+            )
         if len(self.dims) != len(self.shape) or len(set(self.dims)) != len(self.dims):
             raise ShapeError(
                 "dims and shape do not describe the same axes",
@@ -87,8 +114,9 @@ class Grid:
 
         Integers are refused rather than cast: say what they mean first.
         """
+        check_dataarray(array, "the field")
         try:
-            dtype = torch.from_numpy(np.empty(0, array.dtype)).dtype
+            dtype = torch.from_numpy(np.empty(0, array.dtype.newbyteorder("="))).dtype
         except TypeError:
             dtype = torch.bool
         if not (dtype.is_floating_point or dtype.is_complex):
@@ -107,11 +135,16 @@ class Grid:
     def to_tensor(self, array: xr.DataArray, *, name: str = "the variable") -> Tensor:
         """Values of a DataArray on this grid, as a tensor ``(*shape)``, axes put in order.
 
+        Values are converted to the byte order of the machine. Coordinates may differ from the
+        grid's by a hundredth of its smallest step, as those stored in single precision do.
+
         Raises:
+            InputError: something other than a DataArray.
             ShapeError: dims, sizes or coordinates that are not this grid's.
             DTypeError: real values for a complex grid or the reverse.
             NonFiniteError: NaN or Inf among the values.
         """
+        check_dataarray(array, name)
         if set(map(str, array.dims)) != set(self.dims):
             raise ShapeError(
                 f"{name} has other dims than the grid",
@@ -128,13 +161,8 @@ class Grid:
                 hint="Crop, pad or interpolate it, or build the operator for its shape.",
             )
         for dim, values in self.coords.items():
-            if dim in array.coords and not np.array_equal(array.coords[dim].values, values):
-                raise ShapeError(
-                    f"coordinate {dim!r} of {name} differs from the grid's",
-                    got=f"{array.coords[dim].values[[0, -1]]} at its ends",
-                    expected=f"{values[[0, -1]]}",
-                    hint="Align or interpolate the data onto the operator's grid.",
-                )
+            if dim in array.coords:
+                _check_coordinate(dim, array.coords[dim].values, np.asarray(values), name=name)
         if np.iscomplexobj(array.values) != self.is_complex:
             raise DTypeError(
                 f"{name} is {'complex' if np.iscomplexobj(array.values) else 'real'}",
@@ -142,7 +170,8 @@ class Grid:
                 expected=str(self.dtype),
                 hint="Convert it explicitly with .astype, or take .real or abs().",
             )
-        tensor = torch.from_numpy(np.array(array.values, order="C")).to(self.dtype)
+        native = array.dtype.newbyteorder("=")
+        tensor = torch.from_numpy(np.array(array.values, native, order="C")).to(self.dtype)
         check_finite(tensor, name)
         return tensor
 
@@ -204,6 +233,52 @@ class Grid:
             )
         if x.is_complex() != self.is_complex:
             raise DTypeError(f"{name} is of another kind", got=x.dtype, expected=self.dtype)
+
+
+def _check_coordinate(dim: str, values: np.ndarray, expected: np.ndarray, *, name: str) -> None:
+    """Raise ShapeError unless a coordinate is the grid's, to a hundredth of its smallest step."""
+    if np.array_equal(values, expected):
+        return
+    is_number = values.dtype.kind in "iuf" and expected.dtype.kind in "iuf"
+    got, wanted = f"labels from {values[0]!r}", f"labels from {expected[0]!r}"
+    hint = "Align the data with the operator's grid."
+    if is_number:
+        difference = np.abs(values.astype(np.float64) - expected)
+        steps = np.abs(np.diff(expected.astype(np.float64)))
+        step = float(steps.min()) if steps.size else max(float(np.abs(expected).max()), 1e-300)
+        if bool((difference <= _COORDINATE_TOLERANCE * step).all()):
+            return
+        at = int(np.nanargmax(difference))
+        got = f"{values[at]} at number {at}"
+        wanted = f"{expected[at]}; the largest difference is {difference[at]:.6g}"
+        hint = (
+            f"Interpolate the data onto the operator's grid; {_COORDINATE_TOLERANCE:g} of its step,"
+            f" {_COORDINATE_TOLERANCE * step:.3g}, would be tolerated."
+        )
+    raise ShapeError(
+        f"coordinate {dim!r} of {name} differs from the grid's", got=got, expected=wanted, hint=hint
+    )
+
+
+def check_dataarray(array: object, name: str) -> None:
+    """Refuse what is not a DataArray.
+
+    Raises:
+        InputError: with the call that makes a DataArray of what was passed.
+    """
+    import xarray as xr
+
+    if isinstance(array, xr.DataArray):
+        return
+    hint = 'Label it: operator.range.to_dataarray(torch.as_tensor(values), "data").'
+    if isinstance(array, xr.Dataset):
+        hint = f"Choose one of its variables, {sorted(map(str, array.data_vars))}."
+    raise InputError(
+        f"{name} is not a labelled array",
+        got=type(array).__name__,
+        expected="an xarray.DataArray",
+        hint=hint,
+    )
 
 
 def check_finite(values: Tensor, name: str) -> None:

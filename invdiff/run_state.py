@@ -190,7 +190,9 @@ def check_identity(stored: Identity, expected: Identity, what: str) -> None:
             f"{what} belongs to another run",
             got=f"a run that differs in {', '.join(differing)}",
             expected="the same data, operator, prior, method and settings",
-            hint="Use the settings it was made with, or choose another file to begin a new run.",
+            hint="Use the settings it was made with, or choose another file to begin a new run. An"
+            " attribute that does not change the answer, such as a counter, is ignored if the class"
+            " names the others in a property `settings`.",
         )
 
 

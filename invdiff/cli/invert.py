@@ -75,7 +75,7 @@ def invert(
         from invdiff.operators.seismic import Boundary
         from invdiff.priors import hub
         from invdiff.verbs import invert as draw
-        from invdiff.verbs.inversion import noise_level
+        from invdiff.verbs.inputs import noise_samples
 
         check_realizations(realizations, 8)
         check_output(out, overwrite=overwrite)
@@ -86,7 +86,7 @@ def invert(
             survey, model, bounds=bounds, boundary=boundary, n_threads=threads
         )
         y = seismic.traces(line, operator)
-        noise = noise_level(y, noise_std)
+        noise = float(noise_samples(noise_std or y.attrs.get("noise_std"), operator.range))
         weights = seismic.weights(line, y, noise, mute=mute, relative_error=relative_error)
         frequency = band[0] if band else seismic.peak_frequency(survey)
         _warn_if_skipped(operator, model, y, weights=weights, frequency=frequency)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ import torch
 from invdiff.errors import DivergedError, InputError
 from invdiff.fwi.method import Method, Setting
 from invdiff.fwi.state import InversionState, load_state, save_state
+from invdiff.run_state import Identity, check_writable
 
 __all__ = ["descend"]
 
@@ -21,24 +23,30 @@ def descend(
     max_solves: int,
     stop_at: float | None = None,
     checkpoint: Path | None = None,
-    run: Mapping[str, object] | None = None,
+    run: Identity | None = None,
 ) -> Iterator[InversionState]:
     """Yield the state at the start and after each step, until one of the ends is met.
 
     Args:
         method: any.
         setting: what it works on.
-        max_solves: forward solves a member, never exceeded; it may cut the last line search short.
+        max_solves: forward solves per member, never exceeded; it may cut the last line search
+            short.
         stop_at: normalised misfit at which all members are done; noise alone makes 1.
-        checkpoint: file of the state, written after each step; a run goes on from it, bit for bit
-            unless the budget had cut a line search short.
-        run: what identifies the run in the file.
+        checkpoint: file of the state, written after each step; a run is resumed from it, bit for
+            bit unless the budget had cut a line search short.
+        run: identity of the run that the file must have.
 
     Raises:
-        InputError: a budget that does not pay for the start and a step.
+        InputError: a budget that does not pay for the start and a step, or a checkpoint that cannot
+            be written or belongs to another run.
         DivergedError: models that are not finite.
     """
-    run = dict(run or {})
+    run = run or {}
+    # A fit inside a method has a share of what the caller gave.
+    total = max_solves if setting.max_solves == sys.maxsize else setting.max_solves
+    if checkpoint is not None:
+        check_writable(checkpoint)
     setting = setting._replace(max_solves=max_solves)
     if checkpoint is not None and checkpoint.exists():
         state = load_state(checkpoint, run)
@@ -48,8 +56,8 @@ def descend(
         if least > max_solves:
             raise InputError(
                 "the budget does not pay for the start and a step",
-                got=f"max_solves={max_solves}",
-                expected=f"at least {least}",
+                got=f"max_solves={total}",
+                expected=f"at least {least + total - max_solves} forward solves per member",
             )
     yield state
     while state.step < method.steps and state.solves + method.cost(setting, state) <= max_solves:
@@ -58,9 +66,9 @@ def descend(
         state = method.step(setting, state)
         if not torch.isfinite(state.x).all():
             raise DivergedError(
-                f"{method!r} left the finite numbers",
+                f"{method!r} diverged",
                 got=f"NaN or Inf after step {state.step}",
-                hint="Start from a smoother model, lower frequencies, or a smaller rate.",
+                hint="Start from a smoother model or with lower frequencies, or lower the rate.",
             )
         if checkpoint is not None:
             save_state(state, checkpoint, run)

@@ -117,7 +117,7 @@ def amplitude_factor(predicted: Tensor, observed: Tensor, noise: Tensor) -> floa
 
 
 def _warn_of_amplitude(factor: float) -> None:
-    if factor > 0 and 1 / _OFF <= factor <= _OFF:
+    if factor == 0 or not np.isfinite(factor) or 1 / _OFF <= factor <= _OFF:
         return
     if factor < 0:
         what = f"The data have the opposite sign of the first prediction (factor {factor:.3g})"

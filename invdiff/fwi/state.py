@@ -1,32 +1,30 @@
-"""Where an inversion stands: small tensors that can be stored, and gone on from bit for bit."""
+"""The state of an inversion: small tensors from which it is resumed bit for bit."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from invdiff.errors import InputError
+from invdiff import run_state
+from invdiff.run_state import Identity
 
 __all__ = ["InversionState", "load_state", "save_state"]
 
 
 @dataclass(frozen=True)
 class InversionState:
-    """After ``step`` steps.
+    """The state after ``step`` steps.
 
     Args:
         step: number of steps done.
         x: models ``(batch, nz, nx)``, m/s.
-        solves: forward solves a member so far; each has an adjoint one.
-        misfit: ``(batch, step + 1)``: normalised misfit, ``2 f / n_data``, after each step.
-        spent: ``(step + 1,)``: solves then.
+        solves: forward solves per member so far; each has an adjoint one.
+        misfit: normalised misfit, ``2 f / n_data``, after each step, ``(batch, step + 1)``.
+        spent: solves after each step, ``(step + 1,)``.
         memory: what else the method keeps.
     """
 
@@ -41,13 +39,13 @@ class InversionState:
     def at(
         cls, x: Tensor, misfit: Tensor, *, solves: int, memory: Mapping[str, Tensor]
     ) -> InversionState:
-        """Before the first step."""
+        """The state before the first step."""
         return cls(0, x, solves, misfit[:, None], torch.tensor([solves]), memory)
 
     def after(
         self, x: Tensor, misfit: Tensor, *, solves: int, memory: Mapping[str, Tensor]
     ) -> InversionState:
-        """One step and ``solves`` solves later."""
+        """The state one step and ``solves`` solves later."""
         total = self.solves + solves
         return InversionState(
             self.step + 1,
@@ -59,41 +57,20 @@ class InversionState:
         )
 
 
-def save_state(state: InversionState, path: Path, run: Mapping[str, object]) -> None:
-    """Store a state with what identifies its run; the file is complete or not there."""
+def save_state(state: InversionState, path: Path, run: Identity) -> None:
+    """Store a state with the identity of its run; the file is complete or not there."""
     tensors = {"x": state.x, "misfit": state.misfit, "spent": state.spent}
     tensors |= {f"memory.{name}": value for name, value in state.memory.items()}
-    header = {"step": state.step, "solves": state.solves, "run": dict(run)}
-    partial = path.with_name(f"{path.name}.partial")
-    contiguous = {name: value.contiguous() for name, value in tensors.items()}
-    save_file(contiguous, partial, {"invdiff": json.dumps(header)})
-    partial.replace(path)
+    run_state.save(path, tensors, {"step": state.step, "solves": state.solves}, run=run)
 
 
-def load_state(path: Path, run: Mapping[str, object]) -> InversionState:
+def load_state(path: Path, run: Identity) -> InversionState:
     """The state of ``path``.
 
     Raises:
         InputError: a file of another run, or of another kind.
     """
-    try:
-        with safe_open(path, framework="pt") as stored:
-            header = json.loads((stored.metadata() or {}).get("invdiff", "{}"))
-            tensors = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise InputError(
-            f"{path.name} is no checkpoint",
-            got=error,
-            expected="a file that invert wrote",
-            hint="Give another file; one that does not exist is made.",
-        ) from error
-    if header.get("run") != json.loads(json.dumps(dict(run))):
-        raise InputError(
-            f"the checkpoint {path.name} belongs to another run",
-            got=header.get("run"),
-            expected=dict(run),
-            hint="Give the same settings, or another file.",
-        )
+    tensors, header = run_state.load(path, run=run)
     memory = {
         name.removeprefix("memory."): value
         for name, value in tensors.items()

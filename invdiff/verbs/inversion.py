@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,119 +13,177 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from invdiff.errors import InputError, NoiseLevelError, ShapeError, UnsupportedError
+from invdiff.arguments import as_integer
+from invdiff.errors import InputError, ShapeError, UnsupportedError
 from invdiff.fwi.annealed import AnnealedPosterior
 from invdiff.fwi.classic import LBFGS
 from invdiff.fwi.drive import descend
 from invdiff.fwi.method import Method, Setting
 from invdiff.fwi.misfit import Misfit
 from invdiff.fwi.objective import Objective
+from invdiff.fwi.start import check_start
 from invdiff.fwi.state import InversionState
 from invdiff.fwi.weighting import misfit_weights
-from invdiff.grid import Grid
+from invdiff.grid import Grid, check_dataarray
 from invdiff.linalg import squared_norm
 from invdiff.noise import NoiseField
-from invdiff.protocols import Prior, WaveOperator
-from invdiff.provenance import describe
+from invdiff.protocols import Prior, Problem, WaveOperator
+from invdiff.result import ensemble_dataset, provenance, warn_of_misfit
+from invdiff.run_state import identity
 from invdiff.samplers.drive import member_numbers
+from invdiff.verbs.inputs import GivenNoise, given_traces, moved, noise_model
 
-__all__ = ["invert", "noise_level"]
+__all__ = ["default_method", "invert"]
 
 
 def invert(
-    y: xr.DataArray,
-    operator: WaveOperator,
+    y: xr.DataArray | Problem,
+    operator: WaveOperator | None = None,
     prior: Prior | None = None,
     *,
-    start: xr.DataArray,
+    start: xr.DataArray | None = None,
     seed: int,
     method: Method | None = None,
     realizations: int | Sequence[int] = 8,
-    noise_std: float | None = None,
+    noise_std: GivenNoise | None = None,
     misfit: Misfit | None = None,
     weights: xr.DataArray | None = None,
     max_solves: int = 1500,
     stop_at: float | None = None,
     is_weighted: bool = False,
+    device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Full waveform inversion: models that explain traces, and how unsure they are.
+    """Full waveform inversion: models that explain traces, and how uncertain they are.
+
+    Traces that are dead (constant or NaN) and NaN at their ends are left out, counted in the
+    attributes and reported in a warning. The first prediction is compared with the data: amplitudes
+    that differ by more than a factor of two and a cycle-skipped start are reported, too; so is a
+    data misfit of the members that is far from 1.
 
     Args:
-        y: traces ``(shot, receiver, time)`` on the operator's range.
-        operator: such as `invdiff.operators.seismic.Acoustic`.
-        prior: of the models, on the operator's domain; None for classical inversion.
-        start: model ``(z, x)``, m/s, or one for each member ``(realization, z, x)``.
-        seed: of all randomness; a member depends on ``seed`` and its own number only.
-        method: default ``AnnealedPosterior()`` with a prior, which draws, ``LBFGS()`` without one.
-            Optimisers (``LBFGS``, ``Adam``, ``REDDiffusion``, ``AnnealedMode``) give one model from
-            one start: their members are restarts, whose spread is no uncertainty.
-        realizations: how many members, or their numbers.
-        noise_std: of a sample, the errors of the modelling included; default
-            ``y.attrs["noise_std"]``.
-        misfit: of the traces instead of the squared residual over the noise.
-        weights: of the traces, over any of their dims; 0 leaves out: source, receiver, time mutes.
-        max_solves: forward solves a member, each with one adjoint solve. The last prediction, one
-            forward solve a shot, comes on top.
-        stop_at: normalised misfit at which to stop; None to use all steps or the budget.
-        is_weighted: weight mean and std by ``exp(-misfit)``, tempered so that half of the members
-            count: for an ensemble of starts, some of which were caught by wrong minima.
-        checkpoint: file from which a run goes on, and to which its state is written.
-        progress: show a progress bar.
+        y: Traces ``(shot, receiver, time)`` on the operator's range; or a `Problem`, as
+            `invdiff.operators.seismic.acoustic_problem` makes it, which brings its operator, noise,
+            weights and start: ``invert(problem, prior=prior, seed=0)``.
+        operator: Such as `invdiff.operators.seismic.Acoustic`.
+        prior: Prior of the models, on the operator's domain; None for classical inversion.
+        start: Model ``(z, x)``, m/s, or one for each member ``(realization, z, x)``. Default: that
+            of the problem.
+        seed: Seed of all randomness; a member depends on ``seed`` and its own number only.
+        method: Default by :func:`default_method`: ``AnnealedPosterior`` with a prior, which draws,
+            ``LBFGS`` without one, with the steps that ``max_solves`` pays for. Optimisers
+            (``LBFGS``, ``Adam``, ``REDDiffusion``, ``AnnealedMode``) find one model from one start:
+            their members are restarts, whose spread is not an uncertainty.
+        realizations: How many members, or their numbers.
+        noise_std: Standard deviation of a sample, the errors of the modelling included, in the
+            units of ``y``: a number, or an array or DataArray that broadcasts to ``y``. Default:
+            that of the problem, or ``y.attrs["noise_std"]``.
+        misfit: Of the traces instead of half the squared residual over the noise.
+        weights: Of the traces, over any of their dims; 0 leaves out: source, receiver, time mutes.
+            Default: those of the problem, or none.
+        max_solves: Forward solves per member, each with one adjoint solve. The check of the start
+            and the last prediction, one forward solve per shot each, come on top.
+        stop_at: Normalised misfit at which to stop; None to use all steps or the budget.
+        is_weighted: Whether to weight mean and std by ``exp(-misfit)``, tempered so that half of
+            the members count: for an ensemble of starts, some of which ended in wrong minima.
+        device: Where the prior is evaluated and the models live; operator and prior are moved
+            there if they can be. Devito's wave fields stay on the CPU.
+        checkpoint: File to which the run is stored after each step, and from which it is resumed
+            if it exists; a file of another run is refused.
+        progress: Whether to show a progress bar.
 
     Returns:
         A Dataset with ``velocity (realization, z, x)``, ``mean``, ``std``, ``data_misfit
         (realization)`` (1 is expected), ``shot_misfit (realization, shot)``, ``misfit_history
-        (realization, iteration)``, ``solves (iteration)``, ``weight (realization)`` and attributes
-        that tell how it was made, ``invdiff_forward_solves`` and ``invdiff_adjoint_solves`` of all
-        members among them.
+        (realization, iteration)``, ``solves (iteration)``, ``weight (realization)`` and provenance
+        attributes, ``invdiff_forward_solves`` and ``invdiff_adjoint_solves`` of all members among
+        them.
 
     Raises:
-        ShapeError: traces, start, weights or prior that do not fit the operator.
-        NonFiniteError: NaN or Inf among them.
-        InputError: a start out of bounds, or a budget too small.
-        NoiseLevelError: no noise level, or one that is not positive.
-        UnsupportedError: a method that needs a prior without one.
+        ShapeError: Traces, start, weights or prior that do not fit the operator.
+        NonFiniteError: NaN or Inf in start or weights, Inf in the traces, or NaN inside of them.
+        InputError: A start out of bounds, all traces dead, a budget too small, or a checkpoint of
+            another run.
+        NoiseLevelError: No noise level, or one that is not positive.
+        UnsupportedError: A method that needs a prior without one, or objects of the wrong kind.
+
+    Warns:
+        DataWarning: Dead traces, amplitudes of data and prediction that differ, a start that is
+            cycle-skipped.
+        DataFitWarning: A data misfit far from 1.
     """
-    members = member_numbers(realizations)
-    method = method or (LBFGS() if prior is None else AnnealedPosterior())
-    _check_prior(method, prior, operator)
-    noise = noise_level(y, noise_std)
-    data = operator.range.to_tensor(y, name=f"data {y.name!r}")
-    mute = None if weights is None else _weights(weights, operator.range)
-    objective = Objective.gaussian(operator, data, noise, misfit=misfit, weights=mute)
-    setting = Setting(
-        objective, prior, _starts(start, operator, members), NoiseField(seed), members
+    members, seed = member_numbers(realizations), as_integer("seed", seed, least=0)
+    max_solves = as_integer("max_solves", max_solves)
+    given = given_traces(y, operator, prior, weights=weights)
+    waves = moved(_wave_operator(given.operator), device)
+    prior = None if prior is None else moved(prior, device)
+    method = method or default_method(prior, max_solves // waves.range.shape[0])
+    _check_method(method)
+    _check_prior(method, prior, waves)
+    traces = _traces(y, given, noise_std, device=device)
+    starts = _starts(given.start if start is None else start, waves, members).to(device)
+    objective = Objective.gaussian(
+        waves, traces.data, traces.noise_std, misfit=misfit, weights=traces.weights
     )
-    run = {
-        "method": repr(method),
-        "members": members,
-        "seed": seed,
-        "operator": repr(operator),
-        "noise_std": noise,
-        "misfit": repr(objective.misfit),
-        "prior": describe(prior, {})["invdiff_prior"],
-        "traces, weights and start": _digest(data, mute, setting.start),
-    }
+    first = check_start(
+        waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights
+    )
     states = descend(
         method,
-        setting,
+        Setting(objective, prior, starts, NoiseField(seed), members),
         max_solves=max_solves,
         stop_at=stop_at,
         checkpoint=None if checkpoint is None else Path(checkpoint),
-        run=run,
-    )
-    state = _last(states, method.steps * objective.n_shots, max_solves, is_shown=progress)
-    by_shot, counts = _shot_misfits(state.x, data, operator, noise_std=noise, weights=mute)
-    settings = {"seed": seed, "method": method, "operator": operator, "noise_std": noise}
-    settings |= {"misfit": objective.misfit, "iterations": state.step}
-    solves = _solves(state, len(members), objective.n_shots)
-    attrs = describe(prior if method.needs_prior else None, settings | solves)
-    return _dataset(
-        state, by_shot, counts, operator=operator, members=members, is_weighted=is_weighted,
-        attrs=attrs,
+        run=identity(
+            data=traces.data, weights=traces.weights, start=starts, operator=waves, prior=prior,
+            method=method, misfit=objective.misfit, noise_std=traces.noise_std, members=members,
+            seed=seed,
+        ),
     )  # fmt: skip
+    state = _last(states, method.steps * objective.n_shots, max_solves, is_shown=progress)
+    by_shot, counts = _shot_misfits(state.x, traces, waves)
+    data_misfit = by_shot.sum(1) / counts.sum()
+    settings: dict[str, object] = {
+        "seed": seed,
+        "method": method,
+        "operator": waves,
+        "noise_std": traces.noise_std,
+        "misfit": objective.misfit,
+        "iterations": state.step,
+        "device": str(device),
+        "data_fit": warn_of_misfit(data_misfit, float(counts.sum())),
+        **_solves(state, len(members), objective.n_shots),
+        **traces.notes,
+        **first,
+    }
+    weight = misfit_weights(by_shot.sum(1)) if is_weighted else None
+    result = ensemble_dataset(
+        state.x,
+        data_misfit,
+        replace(waves.domain, units="m s-1"),
+        numbers=members,
+        name="velocity",
+        long_name="P-wave velocity",
+        weight=weight,
+        attrs=provenance(prior if method.needs_prior else None, settings),
+    )
+    return _with_history(result, state, by_shot / counts, weight)
+
+
+def default_method(
+    prior: Prior | None, n_gradients: int, *, bands: tuple[float, ...] = ()
+) -> Method:
+    """The method of `invert` when none is named, for verb and command line alike.
+
+    Args:
+        prior: with one, ``AnnealedPosterior``; None for ``LBFGS``.
+        n_gradients: that the budget pays for, per member: forward solves over shots.
+        bands: frequencies in Hz, rising, below which data are inverted first.
+    """
+    if prior is None:
+        return LBFGS(steps=max(n_gradients, 1), bands=bands)
+    return AnnealedPosterior.within(n_gradients, bands=bands)
 
 
 def _last(
@@ -142,10 +199,34 @@ def _last(
 
 
 def _solves(state: InversionState, n_members: int, n_shots: int) -> dict[str, object]:
-    """Solves of all members, the last prediction of each included."""
+    """Solves of all members, with the check of the start and the last prediction of each."""
     shared = int(state.memory.get("shared_solves", 0))  # of a fit that is made once for all
     adjoint = shared + n_members * (state.solves - shared)
-    return {"forward_solves": adjoint + n_members * n_shots, "adjoint_solves": adjoint}
+    forward = adjoint + (n_members + 1) * n_shots  # the check of the start is one more
+    return {"forward_solves": forward, "adjoint_solves": adjoint}
+
+
+def _wave_operator(operator: object) -> WaveOperator:
+    asked = ("misfit_and_gradient", "shots", "bounds")
+    missing = [name for name in asked if not hasattr(operator, name)]
+    if missing:
+        raise UnsupportedError(
+            "the operator has no shots to invert",
+            got=repr(operator),
+            expected=f"also {missing}, as invdiff.operators.seismic.Acoustic has",
+            hint="For other operators use invdiff.reconstruct.",
+        )
+    return cast(WaveOperator, operator)
+
+
+def _check_method(method: object) -> None:
+    if isinstance(method, str | type) or not hasattr(method, "step"):
+        raise UnsupportedError(
+            "this is not a method of inversion",
+            got=repr(method),
+            expected="an object such as LBFGS(steps=100)",
+            hint="Methods are objects of invdiff.fwi; leave it out for the default.",
+        )
 
 
 def _check_prior(method: Method, prior: Prior | None, operator: WaveOperator) -> None:
@@ -153,136 +234,128 @@ def _check_prior(method: Method, prior: Prior | None, operator: WaveOperator) ->
         raise UnsupportedError(
             f"{type(method).__name__} needs a prior",
             got="none",
-            expected="such as hub.load('velocity-2d', grid=operator.domain)",
-            hint="Without one take LBFGS() or Adam().",
+            expected="such as invdiff.load_prior('velocity-2d', grid=operator.domain)",
+            hint="Without one use LBFGS() or Adam().",
         )
     if prior is not None and prior.grid.shape != operator.domain.shape:
         raise ShapeError(
-            "the prior is of other models than the operator's",
+            "the prior is on another grid than the operator's models",
             got=prior.grid.shape,
             expected=operator.domain.shape,
             hint="Put it on their grid: prior.on(operator.domain).",
         )
 
 
-def noise_level(y: xr.DataArray, noise_std: float | None) -> float:
-    """``noise_std``, or that of the traces.
+class _Traces(NamedTuple):
+    """What is inverted: traces without NaN, the noise of those of weight one, and weights."""
 
-    Raises:
-        NoiseLevelError: neither is given, or it is not positive.
-    """
-    noise = y.attrs.get("noise_std") if noise_std is None else noise_std
-    if noise is None or not 0 < float(noise) < np.inf:
-        raise NoiseLevelError(
-            "no usable noise level",
-            got=noise,
-            expected="noise_std=... or y.attrs['noise_std'], in the units of the traces, > 0",
-            hint="For data without noise give the error of the modelling, a few percent of their"
-            " standard deviation.",
+    data: Tensor
+    noise_std: float
+    weights: Tensor | None
+    notes: dict[str, str | int | float]
+
+
+def _traces(
+    y: xr.DataArray | Problem,
+    given: Problem,
+    noise_std: GivenNoise | None,
+    *,
+    device: str | torch.device,
+) -> _Traces:
+    grid = given.operator.range
+    noise = noise_model(noise_std, y, grid)
+    if not isinstance(noise, float | Tensor):
+        raise UnsupportedError(
+            "invert takes independent noise",
+            got=type(noise).__name__,
+            expected="a standard deviation for all samples, or one for each",
         )
-    return float(noise)
+    values, weights = given.data, given.weights
+    if isinstance(noise, Tensor):  # samples with more noise weigh less than the best ones
+        level = float(noise.min())
+        weights = level / noise * (1 if weights is None else weights)
+        noise = level
+    return _Traces(
+        values.to(device),
+        noise,
+        None if weights is None else weights.to(device, grid.dtype),
+        dict(given.notes),
+    )
 
 
-def _weights(weights: xr.DataArray, grid: Grid) -> Tensor:
-    """As a tensor that broadcasts to the traces."""
-    unknown = set(map(str, weights.dims)) - set(grid.dims)
-    sizes = dict(zip(grid.dims, grid.shape, strict=True))
-    if unknown or any(weights.sizes[d] != sizes[str(d)] for d in weights.dims):
-        raise ShapeError(
-            "weights do not fit the traces", got=dict(weights.sizes), expected=f"some of {sizes}"
-        )
-    absent = {d: 1 for d in grid.dims if d not in weights.dims}
-    full = weights.expand_dims(absent).transpose(*grid.dims)
-    return torch.from_numpy(np.array(full.values)).to(grid.dtype)
-
-
-def _digest(*tensors: Tensor | None) -> str:
-    arrays = [t.numpy() for t in tensors if t is not None]
-    return sha256(b"".join(np.ascontiguousarray(a).tobytes() for a in arrays)).hexdigest()
-
-
-def _starts(start: xr.DataArray, operator: WaveOperator, members: Sequence[int]) -> Tensor:
+def _starts(
+    start: xr.DataArray | Tensor | None, operator: WaveOperator, members: Sequence[int]
+) -> Tensor:
     """``(batch, nz, nx)`` within the bounds."""
-    if "realization" in start.dims:
-        if start.sizes["realization"] != len(members):
-            raise ShapeError(
-                "starts and members differ in number",
-                got=start.sizes["realization"],
-                expected=len(members),
-            )
-        ordered = start.transpose("realization", ...)
-        models = [operator.domain.to_tensor(s, name="start") for s in ordered]
-        x = torch.stack(models)
+    if start is None:
+        raise InputError(
+            "the starting model is missing",
+            got="None",
+            expected="start=..., a DataArray (z, x) in m/s",
+            hint="Smooth what is known of the velocity, or fit a gradient to the first arrivals.",
+        )
+    domain = operator.domain
+    if isinstance(start, Tensor):
+        domain.check(start[None], name="start")
+        x = start.expand(len(members), *start.shape).clone()
     else:
-        one = operator.domain.to_tensor(start, name="start")
-        x = one.expand(len(members), *one.shape).clone()
+        check_dataarray(start, "the starting model")
+        x = _labelled_starts(start, domain, len(members))
     low, high = float(x.min()), float(x.max())
     if low < operator.bounds[0] or high > operator.bounds[1]:
         raise InputError(
             "the starting model is out of bounds",
             got=f"{low:g} to {high:g}",
             expected=f"{operator.bounds[0]:g} to {operator.bounds[1]:g} m/s",
-            hint="It looks like km/s: multiply it by 1000." if high < 20 else "Clip it yourself.",
+            hint="It looks like km/s: multiply it by 1000."
+            if high < 20
+            else "Widen the bounds, or clip the start.",
         )
     return x
 
 
-def _shot_misfits(
-    x: Tensor, y: Tensor, operator: WaveOperator, *, noise_std: float, weights: Tensor | None
-) -> tuple[Tensor, Tensor]:
+def _labelled_starts(start: xr.DataArray, domain: Grid, n_members: int) -> Tensor:
+    if "realization" not in start.dims:
+        one = domain.to_tensor(start, name="start")
+        return one.expand(n_members, *one.shape).clone()
+    if start.sizes["realization"] != n_members:
+        raise ShapeError(
+            "starts and members differ in number",
+            got=start.sizes["realization"],
+            expected=n_members,
+        )
+    ordered = start.transpose("realization", ...)
+    return torch.stack([domain.to_tensor(one, name="start") for one in ordered])
+
+
+def _shot_misfits(x: Tensor, traces: _Traces, operator: WaveOperator) -> tuple[Tensor, Tensor]:
     """Sums of squared weighted residuals over the noise and numbers of samples, by shot."""
-    w = torch.ones((), dtype=y.dtype) if weights is None else weights
+    y = traces.data
+    w = torch.ones((), dtype=y.dtype) if traces.weights is None else traces.weights
     sums = []
     with torch.no_grad():
         for model in x:
-            residual = w * (operator(model[None])[0] - y) / noise_std
+            residual = w * (operator(model[None])[0] - y) / traces.noise_std
             sums.append(squared_norm(residual.double()))
     counts = squared_norm(w.expand(y.shape).double())
     return torch.stack(sums), counts
 
 
-def _dataset(
-    state: InversionState,
-    by_shot: Tensor,
-    counts: Tensor,
-    *,
-    operator: WaveOperator,
-    members: Sequence[int],
-    is_weighted: bool,
-    attrs: dict[str, Any],
+def _with_history(
+    result: xr.Dataset, state: InversionState, shot_misfit: Tensor, weight: np.ndarray | None
 ) -> xr.Dataset:
-    grid = replace(operator.domain, units="m s-1")
-    models = grid.to_dataarray(
-        state.x, "velocity", leading={"realization": members},
-        attrs={"long_name": "P-wave velocity"},
-    )  # fmt: skip
-    models.realization.attrs = {"standard_name": "realization", "units": "1"}
-    misfit = by_shot.sum(1) / counts.sum()
-    n = len(members)
-    weight = misfit_weights(by_shot.sum(1)) if is_weighted else np.full(n, 1 / n)
-    weighted = models.weighted(xr.DataArray(weight, dims="realization"))
-    mean = weighted.mean("realization")
-    # Unbiased for equal weights; the effective number takes the place of n for others.
-    effective = 1 / float(np.square(weight).sum())
-    correction = effective / (effective - 1) if effective > 1 + 1e-9 else np.nan
-    std = (weighted.var("realization") * correction) ** 0.5
+    """The result with what belongs to an inversion alone."""
+    n = result.sizes["realization"]
+    equal = np.full(n, 1 / n)
     labels = {"long_name": "normalised data misfit, expected 1", "units": "1"}
-    return xr.Dataset(
-        {
-            "velocity": models,
-            "mean": mean.assign_attrs(
-                units="m s-1", long_name="mean velocity", cell_methods="realization: mean"
-            ),
-            "std": std.assign_attrs(
-                units="m s-1",
-                long_name="standard deviation of the velocity",
-                cell_methods="realization: standard_deviation",
-            ),
-            "data_misfit": ("realization", misfit.numpy(), labels),
-            "shot_misfit": (("realization", "shot"), (by_shot / counts).numpy(), labels),
-            "misfit_history": (("realization", "iteration"), state.misfit.numpy(), labels),
-            "solves": ("iteration", state.spent.numpy(), {"long_name": "forward solves a member"}),
-            "weight": ("realization", weight, {"long_name": "weight in mean and std"}),
-        },
-        attrs=attrs,
+    spent = {"long_name": "forward solves per member"}
+    return result.assign(
+        shot_misfit=(("realization", "shot"), shot_misfit.cpu().numpy(), labels),
+        misfit_history=(("realization", "iteration"), state.misfit.cpu().numpy(), labels),
+        solves=("iteration", state.spent.numpy(), spent),
+        weight=(
+            "realization",
+            equal if weight is None else weight,
+            {"long_name": "weight in mean and std"},
+        ),
     )

@@ -3,97 +3,141 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import torch
 import xarray as xr
 from torch import Tensor
 
+from invdiff.arguments import as_integer, as_number
+from invdiff.completion import rescaled
 from invdiff.conditioning import Conditioning
-from invdiff.errors import InputError, NoiseLevelError
-from invdiff.grid import Grid
-from invdiff.likelihood import AxisCovariance, Gaussian, NoiseModel
+from invdiff.errors import InputError, UnsupportedError
+from invdiff.likelihood import AxisCovariance, Gaussian, Likelihood, NoiseModel
 from invdiff.needs import warn_if_narrow
 from invdiff.posterior import Posterior
-from invdiff.protocols import Operator, Prior, Sampler, Term
-from invdiff.provenance import describe
+from invdiff.protocols import Operator, Prior, Problem, Sampler, Term
+from invdiff.result import ensemble_dataset, provenance, warn_of_misfit
 from invdiff.samplers import Ensemble, default_sampler, ensemble
 from invdiff.samplers.base import UsesTerms
 from invdiff.samplers.drive import member_numbers
+from invdiff.verbs.inputs import GivenNoise, given_problem, moved, noise_model
 
 __all__ = ["reconstruct"]
 
 
 def reconstruct(
-    y: xr.DataArray,
-    operator: Operator,
-    prior: Prior,
+    y: xr.DataArray | Problem,
+    operator: Operator | None = None,
+    prior: Prior | None = None,
     *,
     realizations: int | Sequence[int] = 16,
     seed: int,
-    noise_std: NoiseModel | None = None,
-    scale: float = 1.0,
+    noise_std: GivenNoise | None = None,
+    likelihood: Callable[[Tensor, Operator], Likelihood] | None = None,
+    scale: float | None = None,
     terms: Sequence[Term] = (),
     sampler: Sampler | None = None,
     conditioning: Conditioning | None = None,
     batch_size: int = 8,
     name: str = "image",
     device: str | torch.device = "cpu",
+    checkpoint: str | Path | None = None,
     progress: bool = False,
 ) -> xr.Dataset:
-    """Draw an ensemble from the posterior ``p(x | y)`` for ``y = A(x) + noise``.
+    r"""Draw an ensemble from the posterior :math:`p(x \mid y)` for :math:`y = A(x) + n`.
+
+    The prior's network is evaluated once per step and member by the default sampler. The members'
+    fit to the data is checked in every run: a misfit far from 1 is reported in a warning and in
+    the attribute ``invdiff_data_fit``.
 
     Args:
-        y: data on the operator's range.
-        operator: forward operator; its domain must be the prior's grid.
-        prior: of the field.
-        realizations: how many members, or their numbers.
-        seed: of all randomness; a member depends on ``seed`` and its own number only.
-        noise_std: standard deviation of the noise in the units of ``y`` (for complex data
-            ``E|n|^2 = noise_std^2``), or another noise model; default ``y.attrs["noise_std"]``.
-        scale: units of ``y`` in which the field has the prior's units; the data are divided by it
-            and the result is multiplied by it.
-        terms: further terms of the posterior, on fields in the prior's units.
-        sampler: default by :func:`invdiff.samplers.default_sampler`: ``TwistedSMC()``, or
-            ``Ancestral()`` where weights cannot be had, or ``EnKG()`` for black boxes.
-        conditioning: default ``MomentMatching()``, or ``Laplace()`` where the operator is not
-            linear; samplers that use the terms by themselves take none.
-        batch_size: members drawn together, which bounds the memory; a sampler that couples members
-            draws all at once.
-        name: of the variable that holds the members.
-        device: where to compute; operator and prior must live there.
-        progress: show a progress bar.
+        y: Data on the operator's range; or a `Problem`, as
+            `invdiff.operators.mri.cartesian_problem` makes it, which brings its operator, noise
+            and scale: ``reconstruct(problem, prior=prior, seed=0)``.
+        operator: Forward operator, linear or not; its domain must be the prior's grid.
+        prior: Prior of the field.
+        realizations: How many members, or their numbers.
+        seed: Seed of all randomness; a member depends on ``seed`` and its own number only.
+        noise_std: Standard deviation of the noise in the units of ``y`` (for complex data
+            ``E|n|^2 = noise_std^2``): a number, one for each element of the first axis of ``y``
+            (coils), an array or DataArray that broadcasts to ``y``, an `AxisCovariance`, or a
+            callable that whitens. Default: that of the problem, or ``y.attrs["noise_std"]``.
+        likelihood: Another noise law instead of Gaussian noise, in the units of ``y``: called with
+            data and operator, such as ``Poisson``, ``functools.partial(StudentT, noise_std=0.1)``
+            or ``functools.partial(Rician, noise_std=0.02)``.
+        scale: Units of ``y`` in which the field has the prior's units; the result is multiplied by
+            it. Default: that of the problem, or 1.
+        terms: Further terms of the posterior, on fields in the prior's units.
+        sampler: Default by :func:`invdiff.samplers.default_sampler`: ``TwistedSMC()``, or
+            ``Ancestral()`` where weights are not available, or ``EnKG()`` for black boxes.
+        conditioning: Default ``MomentMatching()``, or ``Laplace()`` where the operator is not
+            linear; samplers that use the terms directly take none.
+        batch_size: Members drawn together, which bounds the memory; a sampler that couples members
+            draws all of them at once.
+        name: Name of the variable that holds the members.
+        device: Where to compute; operator and prior are moved there.
+        checkpoint: File to which the run is stored after each step, and from which it is resumed
+            if it exists; a file of another run is refused.
+        progress: Whether to show a progress bar.
 
     Returns:
-        A Dataset with ``name`` (realization, *dims), ``mean``, ``std``, ``data_misfit``
-        (realization; 1 is expected) and attributes that tell how it was made: ``invdiff_sampler``
-        and others, for weighted samplers also ``invdiff_effective_number`` (a share of the
-        particles), ``invdiff_log_evidence`` and ``invdiff_weights`` (carried or dropped).
+        A Dataset with ``name (realization, *dims)``, ``mean``, ``std``, ``data_misfit
+        (realization)`` (1 is expected) and provenance attributes: ``invdiff_sampler`` and others,
+        for weighted samplers also ``invdiff_effective_number`` (a share of the particles),
+        ``invdiff_log_evidence`` and ``invdiff_weights`` (carried or dropped).
 
     Raises:
-        ShapeError: data, operator and prior that do not live on matching grids.
-        DTypeError: real data for a complex operator or the reverse.
+        ShapeError: Data, operator and prior that do not live on matching grids.
+        DTypeError: Real data for a complex operator or the reverse.
         NonFiniteError: NaN or Inf in the data.
-        NoiseLevelError: no noise level, or one that is not positive.
-        UnsupportedError: a conditioning or sampler that cannot use the operator or a term.
+        NoiseLevelError: No noise level, or one that is not positive.
+        UnsupportedError: Objects of the wrong kind, or a conditioning or sampler that cannot use
+            the operator or a term.
+        InputError: Other arguments out of range, or a checkpoint of another run.
 
     Warns:
-        CalibrationWarning: a method that is known to draw too narrow an ensemble.
+        CalibrationWarning: A method that is known to draw too narrow an ensemble.
+        DataFitWarning: A data misfit far from 1.
+
+    Examples:
+        >>> import torch
+        >>> import invdiff
+        >>> from invdiff.operators.linear import Mask
+        >>> from invdiff.priors.gaussian import StationaryGaussianPrior
+        >>> grid = invdiff.Grid(("y", "x"), (8, 8))
+        >>> prior = StationaryGaussianPrior(grid, torch.ones(8, 8))
+        >>> keep = torch.arange(64).reshape(8, 8) % 2 == 0
+        >>> y = grid.to_dataarray(keep * 1.5, "y")
+        >>> posterior = invdiff.reconstruct(y, Mask(grid, keep), prior, seed=0, noise_std=0.5)
+        >>> dict(posterior["image"].sizes)
+        {'realization': 16, 'y': 8, 'x': 8}
     """
-    noise = _noise(y, noise_std)
-    if not 0 < scale < float("inf"):
+    problem = given_problem(y, operator, prior, verb="reconstruct")
+    if prior is None:
         raise InputError(
-            "scale is not positive",
-            got=scale,
-            expected="a finite number > 0",
-            hint="For k-space take invdiff.operators.mri.image_scale.",
+            "the prior is missing",
+            got="None",
+            expected="such as invdiff.load_prior('brain-t1', grid=operator.domain)",
         )
-    members = member_numbers(realizations)
-    batch_size = min(batch_size, len(members))
-    data = operator.range.to_tensor(y, name=f"data {y.name!r}").to(device) / scale
-    likelihood = Gaussian(data, operator, _rescaled(noise, scale))
-    posterior = Posterior(prior, likelihood, *terms, conditioning=conditioning)
+    scale = as_number("scale", problem.scale if scale is None else scale)
+    members, batch_size = (
+        member_numbers(realizations),
+        as_integer("batch_size", batch_size, least=1),
+    )
+    batch_size, seed = min(batch_size, len(members)), as_integer("seed", seed, least=0)
+    forward, prior = moved(problem.operator, device), moved(prior, device)
+    data = problem.data.to(device)
+    if likelihood is None:
+        noise = noise_model(noise_std, y, forward.range)
+        term: Likelihood = Gaussian(data / scale, forward, _rescaled(noise, scale, device))
+        law: object = noise if isinstance(noise, float) else type(noise).__name__
+    else:
+        term = _other_law(likelihood, data, rescaled(forward, scale), noise_std)
+        law = term
+    posterior = Posterior(prior, term, *terms, conditioning=conditioning)
     sampler = sampler or default_sampler(posterior, device=device)
     warn_if_narrow(sampler, posterior.conditioning)
     drawn = ensemble(
@@ -103,28 +147,56 @@ def reconstruct(
         seed=seed,
         batch_size=batch_size,
         device=device,
+        checkpoint=checkpoint,
         progress=progress,
     )
-    fields = drawn.fields
-    misfit = torch.cat([likelihood.misfit(part) for part in fields.split(batch_size)])
+    misfit = torch.cat([term.misfit(part) for part in drawn.fields.split(batch_size)])
     settings: dict[str, object] = {
         "seed": seed,
         "sampler": sampler,
         "conditioning": "the sampler's own" if isinstance(sampler, UsesTerms) else posterior.method,
-        "operator": operator,
-        "noise_std": noise if isinstance(noise, float | int) else type(noise).__name__,
+        "operator": problem.operator,
+        "noise_std": law,
         "scale": scale,
         "batch_size": batch_size,
         "device": str(device),
+        "data_fit": warn_of_misfit(misfit, term.operator.n_data),
     }
-    attrs = describe(prior, settings | _weighting(drawn))
-    # Equal grids may differ in their labels: those of the operator go first.
-    grid = replace(prior.grid, coords={**prior.grid.coords, **operator.domain.coords})
-    return _dataset(fields * scale, misfit, grid, members=members, name=name, attrs=attrs)
+    attrs = provenance(prior, settings | dict(problem.notes) | _weighting(drawn))
+    # Equal grids may differ in their labels: those of the operator take precedence.
+    grid = replace(prior.grid, coords={**prior.grid.coords, **forward.domain.coords})
+    return ensemble_dataset(
+        drawn.fields * scale, misfit, grid, numbers=members, name=name, attrs=attrs
+    )
+
+
+def _other_law(
+    law: Callable[[Tensor, Operator], Likelihood],
+    data: Tensor,
+    operator: Operator,
+    noise_std: object,
+) -> Likelihood:
+    """The likelihood of a noise law that the caller brought."""
+    if noise_std is not None:
+        raise InputError(
+            "the noise is given twice",
+            got=f"noise_std={noise_std!r} and a likelihood",
+            expected="one of them",
+            hint="Give the level to the law: functools.partial(StudentT, noise_std=...).",
+        )
+    term = law(data, operator) if callable(law) else law
+    if not isinstance(term, Likelihood):
+        raise UnsupportedError(
+            "the likelihood is not a noise law",
+            got=repr(law),
+            expected="a callable of data and operator that returns a Likelihood",
+            hint="Such as Poisson, or functools.partial(StudentT, noise_std=0.1).",
+        )
+    return term
 
 
 def _weighting(drawn: Ensemble) -> dict[str, object]:
-    """What is to be told of a weighted sampler's weights."""
+    """What a weighted sampler reports of its weights."""
     if drawn.effective_number is None or drawn.log_evidence is None:
         return {}
     return {
@@ -134,66 +206,12 @@ def _weighting(drawn: Ensemble) -> dict[str, object]:
     }
 
 
-def _dataset(
-    fields: Tensor,
-    misfit: Tensor,
-    grid: Grid,
-    *,
-    members: Sequence[int],
-    name: str,
-    attrs: dict[str, str | int | float],
-) -> xr.Dataset:
-    std = fields.var(0, correction=1).sqrt() if len(fields) > 1 else fields[0].abs() * torch.nan
-    ensemble = grid.to_dataarray(
-        fields, name, leading={"realization": members}, attrs={"long_name": "posterior sample"}
-    )
-    ensemble.realization.attrs = {"standard_name": "realization", "units": "1"}
-    return xr.Dataset(
-        {
-            name: ensemble,
-            "mean": grid.to_dataarray(
-                fields.mean(0),
-                "mean",
-                attrs={"long_name": "posterior mean", "cell_methods": "realization: mean"},
-            ),
-            "std": grid.to_dataarray(
-                std,
-                "std",
-                attrs={
-                    "long_name": "posterior standard deviation",
-                    "cell_methods": "realization: standard_deviation",
-                },
-            ),
-            "data_misfit": (
-                "realization",
-                misfit.cpu().numpy(),
-                {"long_name": "normalised data misfit, expected 1", "units": "1"},
-            ),
-        },
-        attrs=attrs,
-    )
-
-
-def _noise(y: xr.DataArray, noise_std: NoiseModel | None) -> NoiseModel:
-    noise: NoiseModel | None = y.attrs.get("noise_std") if noise_std is None else noise_std
-    if noise is None:
-        raise NoiseLevelError(
-            "the noise level is missing",
-            got="None",
-            expected="noise_std=... or y.attrs['noise_std']",
-            hint="Estimate it, for k-space with invdiff.operators.mri.estimate_noise_std.",
-        )
-    if isinstance(noise, list):  # one level for each coil, as a file of k-space may tell
-        return AxisCovariance(torch.diag(torch.tensor(noise, dtype=torch.float64).square()))
-    return noise
-
-
-def _rescaled(noise: NoiseModel, scale: float) -> NoiseModel:
+def _rescaled(noise: NoiseModel, scale: float, device: str | torch.device) -> NoiseModel:
     """The noise model of data divided by ``scale``."""
     if isinstance(noise, AxisCovariance):
         return AxisCovariance(noise.matrix / scale**2, noise.dim)
     if isinstance(noise, Tensor):
-        return noise / scale
+        return noise.to(device) / scale
     if callable(noise):
         whiten = noise
         return lambda r: whiten(r * scale)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -186,6 +186,12 @@ class Acoustic:
         density = self.density(x)
         check_density(density, tuple(x.shape))
         return density
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """What identifies it: all but the compiled solver, which follows from these."""
+        names = ("survey", "domain", "bounds", "boundary", "density", "weights", "engine")
+        return {name: getattr(self, name) for name in names}
 
     def __repr__(self) -> str:
         n_z, n_x = self.domain.shape

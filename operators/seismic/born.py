@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
@@ -55,6 +57,12 @@ class Born(HandWritten):
 
     def _medium(self, velocity: Tensor) -> Tensor:
         return self.propagator.medium(velocity, None)
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """What identifies it: all but the compiled solver, which follows from these."""
+        names = ("operator", "background")
+        return {name: getattr(self, name) for name in names}
 
     def __repr__(self) -> str:
         return f"Born({self.operator!r})"

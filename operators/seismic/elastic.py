@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -150,6 +150,12 @@ class Elastic:
                 expected=", ".join(broken),
                 hint="Give m/s and kg/m^3, in the order vp, vs, density.",
             )
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """What identifies it: all but the compiled solver, which follows from these."""
+        names = ("survey", "domain", "bounds", "boundary", "engine")
+        return {name: getattr(self, name) for name in names}
 
     def __repr__(self) -> str:
         _, n_z, n_x = self.domain.shape

@@ -6,7 +6,7 @@ summed in that order, so that a gradient is the same bits for any number of work
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -48,6 +48,11 @@ class Threads:
     def __post_init__(self) -> None:
         check_threads(self.n)
 
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """Empty: where the shots run does not change an answer, so it does not identify a run."""
+        return {}
+
     def run(
         self, task: Task, engine: Any, media: Sequence[Any], *, jobs: Sequence[Job]
     ) -> list[Any]:
@@ -68,6 +73,11 @@ class Cluster:
 
     client: Any
     _engines: dict[int, tuple[Any, Any]] = field(default_factory=dict, repr=False)
+
+    @property
+    def settings(self) -> Mapping[str, object]:
+        """Empty: where the shots run does not change an answer, so it does not identify a run."""
+        return {}
 
     def run(
         self, task: Task, engine: Any, media: Sequence[Any], *, jobs: Sequence[Job]

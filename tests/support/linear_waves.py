@@ -50,6 +50,11 @@ class LinearWaves:
         self.domain = Grid(("z", "x"), shape, matrices.dtype, axes, "m s-1")
 
     @property
+    def settings(self) -> dict[str, object]:
+        """What identifies it: not the counter."""
+        return {"matrices": self.matrices, "bounds": self.bounds}
+
+    @property
     def range(self) -> Grid:
         """``(shot, receiver, time)`` at 100 Hz."""
         shape = tuple(self.matrices.shape[:3])

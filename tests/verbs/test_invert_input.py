@@ -21,7 +21,7 @@ from invdiff.fwi import (
 )
 from invdiff.grid import Grid
 from invdiff.priors.gaussian import GaussianPrior
-from invdiff.verbs.invert import invert
+from invdiff.verbs import invert
 from tests.support.closed_form import gaussian_prior
 from tests.support.linear_waves import waves_problem
 
@@ -57,7 +57,7 @@ BAD: dict[str, tuple[dict[str, object], type[InvdiffError], str]] = {
     "start of other dims": ({"start": WAVES.start.rename(z="depth")}, ShapeError, "start"),
     "start elsewhere": ({"start": WAVES.start.assign_coords(z=np.arange(6.0))}, ShapeError, "'z'"),
     "too few starts": ({"start": several(2)}, ShapeError, "starts and members"),
-    "NaN traces": ({"y": spoilt(WAVES.y, np.nan)}, NonFiniteError, "pressure"),
+    "NaN traces": ({"y": spoilt(WAVES.y, np.nan)}, NonFiniteError, "NaN within traces"),
     "traces of other shots": ({"y": WAVES.y[:2]}, ShapeError, "pressure"),
     "traces too short": ({"y": WAVES.y[..., :-1]}, ShapeError, "pressure"),
     "other interval": (
@@ -80,7 +80,7 @@ BAD: dict[str, tuple[dict[str, object], type[InvdiffError], str]] = {
     "budget too small for the start": ({"max_solves": 2}, InputError, "at least 9"),
     "budget too small for a step": ({"max_solves": 8}, InputError, "at least 9"),
     "no budget": ({"max_solves": 0, "method": REDDiffusion()}, InputError, "at least 3"),
-    "no members": ({"realizations": 0}, InputError, "nothing to draw"),
+    "no members": ({"realizations": 0}, InputError, "realizations"),
     "a member twice": ({"realizations": [1, 1]}, InputError, "distinct"),
     "seed out of range": ({"seed": -1}, InputError, "seed"),
     "frequency above Nyquist": ({"method": LBFGS(4, bands=(60.0,))}, InputError, "band"),
@@ -170,6 +170,6 @@ def test_the_checkpoint_of_the_same_run_is_taken(checkpoint: Path) -> None:
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not tensors")
-    with pytest.raises(InputError, match=r"notes\.txt is no checkpoint"):
+    with pytest.raises(InputError, match=r"notes\.txt is not a stored run"):
         again(path)
     assert path.read_text() == "not tensors"

@@ -1,0 +1,156 @@
+"""Results of the verbs: the labelled ensemble, its statistics, provenance and fit to the data."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+
+import numpy as np
+import torch
+import xarray as xr
+from torch import Tensor
+
+from invdiff.errors import DataFitWarning
+from invdiff.grid import Grid
+from invdiff.protocols import Prior
+
+__all__ = ["ensemble_dataset", "fit_verdict", "provenance", "warn_of_misfit"]
+
+Attribute = str | int | float
+
+_FAR = 1.25  # a misfit beyond this, or below its inverse, is told in a warning
+_N_SIGMA = 4  # unless it is within so many standard deviations of a chi-square
+
+
+def ensemble_dataset(
+    members: Tensor,
+    misfit: Tensor,
+    grid: Grid,
+    *,
+    numbers: Sequence[int],
+    name: str,
+    long_name: str = "posterior sample",
+    weight: np.ndarray | None = None,
+    attrs: Mapping[str, object],
+) -> xr.Dataset:
+    """The Dataset that every verb returns.
+
+    Args:
+        members: fields ``(realization, *grid.shape)``.
+        misfit: normalised data misfit of each, ``(realization,)``.
+        grid: labels and units of the fields.
+        numbers: of the realizations.
+        name: of the variable that holds the members.
+        long_name: of that variable.
+        weight: of each member in mean and std, summing to one; None for equal weights.
+        attrs: of the Dataset.
+
+    Returns:
+        ``name (realization, *dims)``, ``mean``, ``std`` (NaN for a single member) and
+        ``data_misfit (realization)``.
+    """
+    mean, std = _moments(members, weight)
+    labels = {"long_name": long_name}
+    ensemble = grid.to_dataarray(members, name, leading={"realization": numbers}, attrs=labels)
+    ensemble.realization.attrs = {"standard_name": "realization", "units": "1"}
+    labels = {"long_name": "posterior mean", "cell_methods": "realization: mean"}
+    spread = {
+        "long_name": "posterior standard deviation",
+        "cell_methods": "realization: standard_deviation",
+    }
+    misfit_labels = {"long_name": "normalised data misfit, expected 1", "units": "1"}
+    return xr.Dataset(
+        {
+            name: ensemble,
+            "mean": grid.to_dataarray(mean, "mean", attrs=labels),
+            "std": grid.to_dataarray(std, "std", attrs=spread),
+            "data_misfit": ("realization", misfit.cpu().numpy(), misfit_labels),
+        },
+        attrs=dict(attrs),
+    )
+
+
+def _moments(members: Tensor, weight: np.ndarray | None) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation, unbiased; an effective number takes the place of n."""
+    if weight is None:
+        mean = members.mean(0)
+        if len(members) == 1:
+            return mean, members[0].abs() * torch.nan
+        return mean, members.var(0, correction=1).sqrt()
+    w = torch.from_numpy(weight).reshape(-1, *(1,) * (members.ndim - 1)).to(members.device)
+    mean = (w * members).sum(0)
+    effective = 1 / float(np.square(weight).sum())
+    correction = effective / (effective - 1) if effective > 1 + 1e-9 else np.nan
+    variance = (w * (members - mean).abs().square()).sum(0) * correction
+    return mean.to(members.dtype), variance.sqrt().to(members.dtype.to_real())
+
+
+def provenance(prior: Prior | None, settings: Mapping[str, object]) -> dict[str, Attribute]:
+    """CF and provenance attributes of a result.
+
+    Args:
+        prior: named by its card, with the checksum of its weights; None where there is none.
+        settings: stored as ``invdiff_<key>``; text and numbers as they are, others by their repr.
+    """
+    card = getattr(prior, "card", {})
+    name = f"{card['name']}@sha256:{card['sha256']}" if "sha256" in card else repr(prior)
+    attrs: dict[str, Attribute] = {
+        "Conventions": "CF-1.11",
+        "source": f"invdiff {version('invdiff')}",
+        "invdiff_prior": "none" if prior is None else name,
+    }
+    for key, value in settings.items():
+        attrs[f"invdiff_{key}"] = value if isinstance(value, str | int | float) else repr(value)
+    attrs["versions"] = ", ".join(f"{p} {version(p)}" for p in ("torch", "numpy", "xarray"))
+    return attrs
+
+
+def fit_verdict(misfit: Tensor, n_data: float) -> str:
+    """What a data misfit means, in a sentence.
+
+    At the truth the misfit, the squared residual over the noise per datum, has the expectation 1
+    and the standard deviation ``sqrt(2 / n_data)`` at most; so it has over posterior and data.
+
+    Args:
+        misfit: of the members, ``(realization,)``.
+        n_data: number of data that count.
+
+    >>> fit_verdict(torch.tensor([1.01, 0.99]), 10_000)
+    'The members explain the data to within their noise: misfit 1.00, 1 is expected.'
+    """
+    mean = float(misfit.double().mean())
+    if not _is_far(mean, n_data):
+        return (
+            f"The members explain the data to within their noise: misfit {mean:.2f}, 1 is expected."
+        )
+    what = f"The data misfit is {mean:.3g}, where 1 is expected: "
+    if mean > 1:
+        return (
+            what + "the members do not explain the data to within their noise, and their spread is"
+            " not to be trusted. Check that the noise level is not too small, that the operator"
+            " (mask, sensitivities, wavelet, geometry) is that of the data, and that the prior was"
+            " trained on such fields; more steps or solves may help."
+        )
+    return (
+        what + "the noise level is too large for these data, or the members explain the noise, and"
+        " their spread is not to be trusted. Check the noise level, and that what was not measured"
+        " is left out of the data."
+    )
+
+
+def warn_of_misfit(misfit: Tensor, n_data: float) -> str:
+    """The verdict; warns where the misfit is far from 1.
+
+    Warns:
+        DataFitWarning: with the verdict.
+    """
+    verdict = fit_verdict(misfit, n_data)
+    if _is_far(float(misfit.double().mean()), n_data):
+        warnings.warn(verdict, DataFitWarning, stacklevel=3)
+    return verdict
+
+
+def _is_far(mean: float, n_data: float) -> bool:
+    chance = _N_SIGMA * (2 / n_data) ** 0.5
+    return not min(1 / _FAR, 1 - chance) <= mean <= max(_FAR, 1 + chance)
