@@ -153,7 +153,7 @@ def _check_prior(method: Method, prior: Prior | None, operator: WaveOperator) ->
         raise UnsupportedError(
             f"{type(method).__name__} needs a prior",
             got="none",
-            expected="such as hub.load('velocity-2d', grid=operator.domain)",
+            expected="such as hub.load_prior('velocity-2d', grid=operator.domain)",
             hint="Without one take LBFGS() or Adam().",
         )
     if prior is not None and prior.grid.shape != operator.domain.shape:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from invdiff.errors import InputError
-from invdiff.priors.brain import BrainGenerator, LabelMaps
+from invdiff.priors.recipes.brain_generator import BrainGenerator, LabelMaps
 
 H, W = 80, 72
 
