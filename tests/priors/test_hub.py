@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from invdiff.errors import ChecksumError, InputError, UnknownNameError
+from invdiff.errors import ChecksumError, InputError, OutputExistsError, UnknownNameError
 from invdiff.grid import Grid
 from invdiff.priors import hub
 from invdiff.priors.fit import validate
@@ -163,6 +163,30 @@ def test_a_schedule_that_is_not_stored_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="VE"):
         hub.save_prior(prior, tmp_path / "tiny", tiny.CARD)
     assert not [*tmp_path.iterdir()]
+
+
+def test_a_spacing_of_other_dims_is_refused(tmp_path: Path) -> None:
+    """It could not be checked when the prior is put on a grid."""
+    with pytest.raises(InputError, match=r"spacing.*'y', 'x'"):
+        hub.save_prior(tiny.prior(), tmp_path / "tiny", {**tiny.CARD, "spacing": {"z": 10.0}})
+    assert not [*tmp_path.iterdir()]
+
+
+def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
+    """They would come back as Inf."""
+    prior = tiny.prior()
+    next(prior.network.parameters()).data[0] = 1e5
+    with pytest.raises(InputError, match="half precision"):
+        hub.save_prior(prior, tmp_path / "tiny")
+    assert not [*tmp_path.iterdir()]
+
+
+def test_the_card_of_the_prior_is_the_default(tmp_path: Path) -> None:
+    hub.save_prior(tiny.prior(), tmp_path / "tiny")
+    assert hub.load_prior(tmp_path / "tiny").card.items() >= tiny.CARD.items()
+    with pytest.raises(OutputExistsError, match="stored here"):
+        hub.save_prior(tiny.prior(), tmp_path / "tiny")
+    hub.save_prior(tiny.prior(), tmp_path / "tiny", overwrite=True)
 
 
 @pytest.mark.parametrize("place", [0, 100, -1])
