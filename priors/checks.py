@@ -165,8 +165,15 @@ def check_grid(grid: Grid, expected: Grid, name: str) -> None:
     Raises:
         ShapeError: another number of axes, or the same dims in another order.
         DTypeError: a real field where the prior is of complex ones, or the reverse.
-        InputError: other units.
+        InputError: other units, or something that is not a grid.
     """
+    if not isinstance(grid, Grid):
+        raise InputError(
+            f"{name} can only be put on a Grid",
+            got=type(grid).__name__,
+            expected="a Grid",
+            hint="Give operator.domain, or Grid.from_dataarray(array).",
+        )
     if grid.ndim != expected.ndim:
         raise ShapeError(
             f"{name} is a prior of {expected.ndim}-D fields",

@@ -13,7 +13,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from invdiff.errors import ChecksumError, InputError, OutputExistsError, UnknownNameError
+from invdiff.errors import (
+    ChecksumError,
+    InputError,
+    OutputExistsError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
 from invdiff.priors.network import NetworkPrior, cell_sizes
@@ -111,6 +117,7 @@ def save_prior(
         The path of the weights.
 
     Raises:
+        UnsupportedError: a prior that is not a `NetworkPrior`.
         OutputExistsError: a stored prior at this path, without ``overwrite``.
         InputError: a card that leaves something out, that JSON cannot hold or whose ``spacing``
             does not fit the grid; a schedule other than VE; position channels that are not
@@ -122,6 +129,13 @@ def save_prior(
             got=prior.schedule,
             expected="VE",
             hint="Give the prior a VE schedule of the same ratios: samplers see no difference.",
+        )
+    if not isinstance(prior, NetworkPrior):
+        raise UnsupportedError(
+            "this prior cannot be stored",
+            got=type(prior).__name__,
+            expected="a NetworkPrior",
+            hint="Store the patch prior of a TiledPrior; build priors in closed form again.",
         )
     described = {**(prior.card if card is None else card), **_description(prior)}
     _check_card(described)

@@ -66,8 +66,8 @@ class NetworkPrior(SpectralPrior):
             number of channels or positions.
         DTypeError: a real grid for a network of complex fields or the reverse, or a dtype that is
             not single or double precision.
-        InputError: a scale that is not positive, an offset that is not finite, or cells of another
-            size than the card's ``spacing``.
+        InputError: a network that is not an `EDMNetwork`, a scale that is not positive, an offset
+            that is not finite, or cells of another size than the card's ``spacing``.
 
     Example:
         >>> import torch
@@ -281,7 +281,14 @@ def cell_sizes(card: Mapping[str, object], grid: Grid) -> list[float | None]:
 
 
 def _check_network(network: EDMNetwork, grid: Grid, coordinates: Positions) -> None:
-    """Refuse a grid whose fields the network cannot take."""
+    """Refuse a network of another kind, and a grid whose fields the network cannot take."""
+    if not isinstance(network, EDMNetwork):
+        raise InputError(
+            "the network does not state its own error",
+            got=type(network).__name__,
+            expected="an EDMNetwork",
+            hint="Wrap a denoiser(x, sigma) by invdiff.priors.from_deepinv instead.",
+        )
     if grid.ndim != 2:
         raise ShapeError(
             "the network works on 2-D images",

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,9 +11,16 @@ import numpy as np
 import pytest
 import torch
 
-from invdiff.errors import ChecksumError, InputError, OutputExistsError, UnknownNameError
+from invdiff import priors
+from invdiff.errors import (
+    ChecksumError,
+    InputError,
+    OutputExistsError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from invdiff.grid import Grid
-from invdiff.priors import hub
+from invdiff.priors import GaussianPrior, TiledPrior, hub
 from invdiff.priors.fit import validate
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.positions import Centred, Depth
@@ -179,6 +188,25 @@ def test_weights_beyond_half_precision_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="half precision"):
         hub.save_prior(prior, tmp_path / "tiny")
     assert not [*tmp_path.iterdir()]
+
+
+def test_other_priors_are_not_stored(tmp_path: Path) -> None:
+    grid = Grid(("x",), (3,))
+    exact = GaussianPrior(grid, torch.zeros(3), torch.eye(3))
+    tiled = TiledPrior(tiny.prior(), tiny.grid((40, 44)), overlap=8)
+    for prior in (exact, tiled):
+        with pytest.raises(UnsupportedError, match=type(prior).__name__):
+            hub.save_prior(prior, tmp_path / "tiny", tiny.CARD)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_names_are_loaded_on_first_use() -> None:
+    code = "import sys, invdiff.priors; print('torch' in sys.modules, invdiff.priors.load_prior)"
+    command = [sys.executable, "-c", code]
+    out = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert out.startswith("False <function load_prior")
+    assert {"load_prior", "save_prior", "NetworkPrior", "GaussianPrior"} <= {*priors.__all__}
+    assert priors.load_prior is hub.load_prior
 
 
 def test_the_card_of_the_prior_is_the_default(tmp_path: Path) -> None:

@@ -182,6 +182,13 @@ def test_networks_refuse_grids_that_they_cannot_take(
     assert caught.value.hint
 
 
+def test_things_that_are_not_grids_or_networks_are_refused() -> None:
+    with pytest.raises(InputError, match=r"got tuple.*operator.domain"):
+        velocity().on((20, 16))
+    with pytest.raises(InputError, match="from_deepinv"):
+        NetworkPrior(torch.nn.Identity(), tiny.FLAT, VELOCITY)
+
+
 def test_networks_refuse_other_position_channels() -> None:
     made = tiny.prior()
     with pytest.raises(ShapeError, match=r"Depth.* 1 channel"):
