@@ -1,10 +1,8 @@
-"""Checks that the priors share: of numbers, arrays, grids and windows."""
+"""Checks that the priors share: of arrays, grids and windows."""
 
 from __future__ import annotations
 
-import math
 import re
-from numbers import Integral, Real
 from typing import Any
 
 import numpy as np
@@ -19,52 +17,9 @@ __all__ = [
     "check_grid",
     "check_hermitian",
     "check_mirrored",
-    "real_number",
     "semidefinite_eigen",
-    "whole_number",
     "window_grid",
 ]
-
-
-def whole_number(value: Any, name: str, *, at_least: int) -> int:
-    """The value as an ``int``; numpy integers and 0-d arrays are accepted, bools are not.
-
-    Raises:
-        InputError: a value that is not a whole number, or is below ``at_least``.
-    """
-    number = _scalar(value)
-    if isinstance(number, bool) or not isinstance(number, Integral) or number < at_least:
-        raise InputError(
-            f"{name} is not a whole number >= {at_least}",
-            got=repr(value),
-            expected=f"an integer >= {at_least}",
-            hint="Round it to an integer.",
-        )
-    return int(number)
-
-
-def real_number(value: Any, name: str, *, positive: bool = False) -> float:
-    """The value as a ``float``; numpy numbers and 0-d arrays are accepted, bools are not.
-
-    Raises:
-        InputError: a value that is not a finite real number, or is not positive where it must be.
-    """
-    number = _scalar(value)
-    is_number = isinstance(number, Real) and not isinstance(number, bool)
-    if not is_number or not math.isfinite(number) or (positive and number <= 0):
-        raise InputError(
-            f"{name} is not a {'positive' if positive else 'finite'} number",
-            got=repr(value),
-            expected="a finite number > 0" if positive else "a finite number",
-            hint="Give a single number in the units of the field.",
-        )
-    return float(number)
-
-
-def _scalar(value: Any) -> Any:
-    """A numpy or torch scalar as a Python number; anything else as it is."""
-    is_array = isinstance(value, np.generic | np.ndarray | Tensor)
-    return value.item() if is_array and value.ndim == 0 else value
 
 
 def as_tensor(values: Any, name: str, *, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:

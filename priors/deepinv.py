@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_number
 from invdiff.errors import InputError, ShapeError, UnsupportedError
 from invdiff.grid import Grid
-from invdiff.priors.checks import check_grid, real_number, window_grid
+from invdiff.priors.checks import check_grid, window_grid
 from invdiff.priors.spectral import ErrorSpectra, SpectralPrior
 from invdiff.protocols import Prior
 from invdiff.schedule import VE, Schedule
@@ -68,7 +70,9 @@ class DeepinvPrior(SpectralPrior):
         spectra: ErrorSpectra | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        low, high = (real_number(value, "a bound of the value range") for value in value_range)
+        low, high = (
+            as_number("a bound of the value range", value, above=-math.inf) for value in value_range
+        )
         if not low < high:
             raise InputError(
                 "value range is empty",

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from invdiff.priors.checks import real_number, whole_number
+from invdiff.arguments import as_integer, as_number
 from invdiff.priors.unet import UNet, UNetConfig
 
 __all__ = ["Denoised", "EDMNetwork"]
@@ -53,7 +53,7 @@ class EDMNetwork(nn.Module):
 
     def __init__(self, config: UNetConfig, sigma_data: float) -> None:
         super().__init__()
-        self.sigma_data = real_number(sigma_data, "sigma_data", positive=True)
+        self.sigma_data = as_number("sigma_data", sigma_data)
         self.network = UNet(config)
 
     @classmethod
@@ -68,7 +68,7 @@ class EDMNetwork(nn.Module):
         Raises:
             InputError: a seed that is not a whole number >= 0.
         """
-        seed = whole_number(seed, "seed", at_least=0)
+        seed = as_integer("seed", seed, least=0)
         # torch initialises layers from its global generator; it is seeded here and put back.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)

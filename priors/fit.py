@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError
 from invdiff.grid import check_finite
 from invdiff.noise import NoiseField
-from invdiff.priors.checks import whole_number
 from invdiff.priors.spectral import ErrorSpectra, SpectralPrior
 
 __all__ = ["fit_error_spectra", "validate"]
@@ -45,7 +45,7 @@ def fit_error_spectra(
         DTypeError: real fields where complex ones are expected, or the reverse.
         NonFiniteError: NaN or Inf in a field.
     """
-    n_wavenumbers = whole_number(n_wavenumbers, "n_wavenumbers", at_least=2)
+    n_wavenumbers = as_integer("n_wavenumbers", n_wavenumbers, least=2)
     ratios = np.asarray(ratios, np.float64)
     shape = prior.grid.shape
     k = np.sqrt(sum(a**2 for a in np.meshgrid(*map(np.fft.fftfreq, shape), indexing="ij")))

@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from invdiff.arguments import as_number
 from invdiff.covariance import Covariance, DenseCovariance
 from invdiff.errors import DivergedError, DTypeError, ShapeError
 from invdiff.grid import Grid
 from invdiff.noise import NoiseField
-from invdiff.priors.checks import real_number
 from invdiff.protocols import BasePrior
 from invdiff.schedule import VE, Schedule
 
@@ -85,8 +85,8 @@ class LevyPrior(BasePrior):
                 hint="Treat the real and the imaginary part as two processes.",
             )
         self.grid, self.schedule = grid, schedule or VE()
-        self.scale = real_number(scale, "the scale of a Levy process", positive=True)
-        self.first_std = real_number(first_std, "first_std of a Levy process", positive=True)
+        self.scale = as_number("the scale of a Levy process", scale)
+        self.first_std = as_number("first_std of a Levy process", first_std)
 
     def __repr__(self) -> str:
         """Grid and scales."""

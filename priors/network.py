@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterable, Mapping
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer, as_number
 from invdiff.errors import DTypeError, InputError, ShapeError
 from invdiff.grid import Grid
-from invdiff.priors.checks import check_grid, real_number, whole_number, window_grid
+from invdiff.priors.checks import check_grid, window_grid
 from invdiff.priors.edm import EDMNetwork
 from invdiff.priors.fit import fit_error_spectra, validate
 from invdiff.priors.positions import Centred, Positions
@@ -106,8 +108,8 @@ class NetworkPrior(SpectralPrior):
             )
         self.network = network
         self.spectra, self.grid = spectra, grid
-        self.scale = real_number(scale, "scale", positive=True)
-        self.offset = real_number(offset, "offset")
+        self.scale = as_number("scale", scale)
+        self.offset = as_number("offset", offset, above=-math.inf)
         self.coordinates = coordinates
         self.schedule = schedule or VE()
         self.positions = positions.to(next(network.parameters()).device)
@@ -160,7 +162,7 @@ class NetworkPrior(SpectralPrior):
         for parameter in network.parameters():
             parameter.data = parameter.half().float()
         schedule = schedule or VE()
-        levels = whole_number(n_levels, "n_levels", at_least=2)
+        levels = as_integer("n_levels", n_levels, least=2)
         ratios = np.geomspace(schedule.ratio_min, schedule.ratio_max, levels)
         white = ErrorSpectra(ratios[[0, -1]], np.array([0.0, 1.0]), np.ones((2, 2)))
         prior = cls(
@@ -178,6 +180,12 @@ class NetworkPrior(SpectralPrior):
         prior.spectra = ErrorSpectra(ratios / prior.scale, found.wavenumbers, found.power)
         prior.card["metrics"] = validate(prior, validation, ratios=ratios[::2])
         return prior
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """All that changes the moments, for the identity of a stored run; the card does not."""
+        names = ("network", "spectra", "grid", "schedule", "scale", "offset", "positions")
+        return {name: getattr(self, name) for name in names}
 
     def __repr__(self) -> str:
         """Name and grid."""
@@ -273,9 +281,7 @@ def cell_sizes(card: Mapping[str, object], grid: Grid) -> list[float | None]:
             hint="Name the dims as the grid does.",
         )
     return [
-        real_number(spacing[dim], f"the spacing of {dim!r}", positive=True)
-        if dim in spacing
-        else None
+        as_number(f"the spacing of {dim!r}", spacing[dim]) if dim in spacing else None
         for dim in grid.dims
     ]
 

@@ -8,7 +8,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from invdiff.priors.checks import real_number
+from invdiff.arguments import as_number
 
 __all__ = ["Centred", "Depth", "Positions"]
 
@@ -41,7 +41,7 @@ class Centred:
     unit: float = 112.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "unit", real_number(self.unit, "unit", positive=True))
+        object.__setattr__(self, "unit", as_number("unit", self.unit))
 
     @property
     def n_channels(self) -> int:
@@ -67,7 +67,7 @@ class Depth:
     unit: float = 70.0
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "unit", real_number(self.unit, "unit", positive=True))
+        object.__setattr__(self, "unit", as_number("unit", self.unit))
 
     @property
     def n_channels(self) -> int:

@@ -7,9 +7,10 @@ import itertools
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError, UnsupportedError
 from invdiff.grid import Grid
-from invdiff.priors.checks import check_grid, whole_number
+from invdiff.priors.checks import check_grid
 from invdiff.priors.spectral import SpectralPrior
 
 __all__ = ["TiledPrior"]
@@ -64,7 +65,7 @@ class TiledPrior(SpectralPrior):
                 hint="Build a prior in closed form on the whole grid.",
             )
         check_grid(grid, prior.grid, "the prior to tile")
-        overlap = whole_number(overlap, "overlap", at_least=0)
+        overlap = as_integer("overlap", overlap, least=0)
         tile = tuple(min(p, n) for p, n in zip(prior.grid.shape, grid.shape, strict=True))
         if overlap >= min(prior.grid.shape):
             raise InputError(
@@ -89,6 +90,11 @@ class TiledPrior(SpectralPrior):
             total[window] += self._weight
         self._total = total
 
+    @property
+    def settings(self) -> dict[str, object]:
+        """All that changes the moments, for the identity of a stored run."""
+        return {"prior": self.prior, "grid": self.grid, "overlap": self.overlap}
+
     def __repr__(self) -> str:
         """Patch prior and grid."""
         return f"TiledPrior({self.prior!r}, {self.grid}, overlap={self.overlap})"
@@ -107,6 +113,11 @@ class TiledPrior(SpectralPrior):
                 hint="Tile the patch prior itself.",
             )
         return TiledPrior(self.prior, grid, overlap=self.overlap)
+
+    def to(self, device: str | torch.device) -> TiledPrior:
+        """The same tiles with the patch prior on ``device``, if it can be moved."""
+        move = getattr(self.prior, "to", None)
+        return self if move is None else TiledPrior(move(device), self.grid, overlap=self.overlap)
 
     def mean_and_std(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor | None]:
         """Mean and standard deviation ``(batch, *grid.shape)``, by one pass per tile."""

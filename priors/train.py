@@ -18,8 +18,8 @@ from scipy.special import ndtri
 from torch import Tensor
 from tqdm import tqdm
 
+from invdiff.arguments import as_integer, as_number
 from invdiff.errors import DivergedError, InputError
-from invdiff.priors.checks import real_number, whole_number
 from invdiff.priors.edm import EDMNetwork
 
 __all__ = ["Batch", "TrainingRecipe", "prefetch", "train"]
@@ -64,11 +64,13 @@ class TrainingRecipe:
 
     def __post_init__(self) -> None:
         for name, at_least in (("steps", 1), ("warmup", 1), ("seed", 0)):
-            whole = whole_number(getattr(self, name), name, at_least=at_least)
+            whole = as_integer(name, getattr(self, name), least=at_least)
             object.__setattr__(self, name, whole)
         positive = ("learning_rate", "decay", "noise_median", "noise_spread", "max_norm")
         for name in (*positive, "ema", "variance_weight"):
-            value = real_number(getattr(self, name), name, positive=name in positive)
+            value = as_number(
+                name, getattr(self, name), above=0.0 if name in positive else -math.inf
+            )
             object.__setattr__(self, name, value)
         if self.decay > 1 or not 0 <= self.ema < 1 or self.variance_weight < 0:
             raise InputError(
@@ -129,7 +131,7 @@ def train(
         InputError: a checkpoint of another network or recipe, or numbers that are not possible.
         ShapeError: batches of another number of channels or positions than the network's.
     """
-    checkpoint_every = whole_number(checkpoint_every, "checkpoint_every", at_least=1)
+    checkpoint_every = as_integer("checkpoint_every", checkpoint_every, least=1)
     device = next(network.parameters()).device
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
@@ -186,7 +188,7 @@ def prefetch(batches: Callable[[int], Batch], steps: range, *, workers: int) -> 
     Raises:
         InputError: a number of workers that is not possible.
     """
-    workers = whole_number(workers, "workers", at_least=0)
+    workers = as_integer("workers", workers, least=0)
     if workers == 0:
         yield from map(batches, steps)
         return

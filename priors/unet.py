@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError, ShapeError
-from invdiff.priors.checks import whole_number
 
 __all__ = ["UNet", "UNetConfig"]
 
@@ -44,10 +44,10 @@ class UNetConfig:
                 expected="features of one or more levels",
                 hint="Give widths such as (64, 96, 128).",
             )
-        widths = tuple(whole_number(w, "a width", at_least=1) for w in self.widths)
+        widths = tuple(as_integer("a width", w, least=1) for w in self.widths)
         object.__setattr__(self, "widths", widths)
         for name, at_least in (("channels", 1), ("positions", 0), ("blocks", 1), ("embedding", 1)):
-            value = whole_number(getattr(self, name), name, at_least=at_least)
+            value = as_integer(name, getattr(self, name), least=at_least)
             object.__setattr__(self, name, value)
 
     @property

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from invdiff.arguments import as_integer, as_number
 from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
 
 if TYPE_CHECKING:
@@ -60,23 +61,11 @@ class ZarrBatches:
     coordinates: Callable[[tuple[int, ...]], Tensor] | None = None
 
     def __post_init__(self) -> None:
-        for name, at_least in (("size", 1), ("batch_size", 1), ("seed", 0)):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, Integral) or value < at_least:
-                raise InputError(
-                    "these crops cannot be drawn",
-                    got=f"{name}={value!r}",
-                    expected=f"an integer >= {at_least}",
-                    hint="Round it to an integer.",
-                )
-            object.__setattr__(self, name, int(value))
-        if not (np.isfinite(self.offset) and np.isfinite(self.scale) and self.scale > 0):
-            raise InputError(
-                "these units are not possible",
-                got=f"scale={self.scale!r}, offset={self.offset!r}",
-                expected="finite numbers, scale > 0",
-                hint="Give the standard deviation of the images, and their mean.",
-            )
+        for name, least in (("size", 1), ("batch_size", 1), ("seed", 0)):
+            value = as_integer(name, getattr(self, name), least=least)
+            object.__setattr__(self, name, value)
+        object.__setattr__(self, "scale", as_number("scale", self.scale))
+        object.__setattr__(self, "offset", as_number("offset", self.offset, above=-math.inf))
 
     def __call__(self, step: int) -> tuple[Floats, Floats]:
         """Fields and positions of step ``step``, both float32.

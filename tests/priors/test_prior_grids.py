@@ -376,7 +376,7 @@ def test_arrays_that_do_not_fit_their_prior_are_refused(build, error) -> None:
     with pytest.raises(error) as caught:
         build()
     assert caught.value.got is not None
-    assert caught.value.hint
+    assert caught.value.expected is not None
 
 
 @pytest.mark.parametrize("order", ["<", ">"])

@@ -194,7 +194,7 @@ def test_numpy_numbers_make_the_same_run() -> None:
     ids=str,
 )
 def test_sizes_that_do_not_make_a_network_are_refused(numbers: dict[str, object]) -> None:
-    with pytest.raises(InputError, match=r"whole number|at least one level"):
+    with pytest.raises(InputError, match=r"integer|too small|at least one level"):
         UNetConfig(**numbers)
 
 
