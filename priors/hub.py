@@ -28,7 +28,7 @@ from invdiff.priors.spectral import ErrorSpectra
 from invdiff.priors.unet import UNetConfig
 from invdiff.schedule import VE
 
-__all__ = ["available", "brain_t1", "load_prior", "save_prior", "velocity_2d"]
+__all__ = ["available", "brain_t1", "check_path", "load_prior", "save_prior", "velocity_2d"]
 
 _GROUP = "invdiff.priors"
 _CARD_KEYS = ("name", "data", "licence", "recipe", "seed", "metrics")
@@ -123,19 +123,19 @@ def save_prior(
             does not fit the grid; a schedule other than VE; position channels that are not
             invdiff's; weights beyond half precision; a window of a larger prior.
     """
-    if not isinstance(prior.schedule, VE):
-        raise InputError(
-            "the schedule cannot be stored",
-            got=prior.schedule,
-            expected="VE",
-            hint="Give the prior a VE schedule of the same ratios: samplers see no difference.",
-        )
     if not isinstance(prior, NetworkPrior):
         raise UnsupportedError(
             "this prior cannot be stored",
             got=type(prior).__name__,
             expected="a NetworkPrior",
             hint="Store the patch prior of a TiledPrior; build priors in closed form again.",
+        )
+    if not isinstance(prior.schedule, VE):
+        raise InputError(
+            "the schedule cannot be stored",
+            got=prior.schedule,
+            expected="VE",
+            hint="Give the prior a VE schedule of the same ratios: samplers see no difference.",
         )
     described = {**(prior.card if card is None else card), **_description(prior)}
     _check_card(described)
@@ -147,12 +147,7 @@ def save_prior(
             expected="positions that are those of its grid",
             hint="Store prior.on(grid), the prior on a whole grid.",
         )
-    stem = Path(path)
-    weights = _file(stem, "safetensors")
-    if weights.exists() and not overwrite:
-        raise OutputExistsError(
-            "a prior is stored here", got=weights.name, hint="Choose another path, or overwrite."
-        )
+    weights = check_path(path, overwrite=overwrite)
     tensors = {
         f"network.{key}": value.detach().cpu().half().contiguous()
         for key, value in prior.network.state_dict().items()
@@ -176,7 +171,24 @@ def save_prior(
     weights.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, weights)
     described["sha256"] = _checksum(weights)
-    _file(stem, "json").write_text(json.dumps(described, indent=2) + "\n")
+    _file(Path(path), "json").write_text(json.dumps(described, indent=2) + "\n")
+    return weights
+
+
+def check_path(path: str | Path, *, overwrite: bool = False) -> Path:
+    """The path of the weights that `save_prior` would write: to ask before a long run.
+
+    Raises:
+        OutputExistsError: a stored prior at this path, without ``overwrite``.
+    """
+    weights = _file(Path(path), "safetensors")
+    if weights.exists() and not overwrite:
+        raise OutputExistsError(
+            "a prior is stored at this path",
+            got=weights.name,
+            expected="a path without a stored prior",
+            hint="Choose another path, or overwrite.",
+        )
     return weights
 
 

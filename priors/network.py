@@ -137,7 +137,8 @@ class NetworkPrior(SpectralPrior):
         the schedule, on ``fields``; every second level is then evaluated on ``validation`` (see
         `validate`) and written to the card as ``metrics``. The network is copied, and its weights
         are rounded to the half precision they are stored in, so that the spectra are those of the
-        prior that `save_prior` stores. Cost: about ``1.5 n_levels`` network passes per field.
+        prior that `save_prior` stores. Cost: ``n_levels`` network passes per field, and half as
+        many per validation field.
 
         Args:
             network: as `train` returns it.

@@ -19,7 +19,7 @@ import typer
 
 from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
-from invdiff.priors.hub import save_prior
+from invdiff.priors.hub import check_path, save_prior
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.recipes.brain_generator import BrainGenerator, LabelMaps
 from invdiff.priors.train import Batch, TrainingRecipe, train
@@ -86,6 +86,7 @@ def main(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a stored prior.")] = False,
 ) -> None:
     """Train, fit the spectra of the error, validate, and save weights with their card."""
+    check_path(out, overwrite=overwrite)
     maps = LabelMaps.load(labels)
     network = train(
         EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed),

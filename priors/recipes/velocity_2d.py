@@ -17,7 +17,7 @@ import typer
 
 from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
-from invdiff.priors.hub import save_prior
+from invdiff.priors.hub import check_path, save_prior
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.positions import Depth
 from invdiff.priors.recipes.velocity_generator import VelocityGenerator
@@ -92,6 +92,7 @@ def main(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a stored prior.")] = False,
 ) -> None:
     """Train, fit the spectra of the error, validate, and save weights with their card."""
+    check_path(out, overwrite=overwrite)
     network = train(
         EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed),
         VelocityBatches(),

@@ -10,7 +10,13 @@ import torch
 import xarray as xr
 from torch import Tensor
 
-from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
+from invdiff.errors import (
+    DTypeError,
+    InputError,
+    NonFiniteError,
+    OutputExistsError,
+    ShapeError,
+)
 from invdiff.grid import Grid
 from invdiff.priors import EDMNetwork, NetworkPrior, UNetConfig, load_prior, recipes, save_prior
 from invdiff.priors.fit import fit_error_spectra, validate
@@ -207,3 +213,11 @@ def test_recipes_describe_what_is_shipped(recipe) -> None:
     assert shipped.schedule == recipe.SCHEDULE
     assert shipped.network.network.config == recipe.CONFIG
     assert len(shipped.card["metrics"]) == len(shipped.spectra.ratios[::2])
+
+
+def test_recipes_refuse_a_path_in_use_before_they_train(tmp_path: Path) -> None:
+    stem = tiny.stored(tmp_path)
+    with pytest.raises(OutputExistsError, match="is stored"):
+        velocity_2d.main(stem)
+    with pytest.raises(OutputExistsError, match="is stored"):
+        brain_t1.main(tmp_path / "labels.npz", stem)

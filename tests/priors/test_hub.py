@@ -212,7 +212,7 @@ def test_names_are_loaded_on_first_use() -> None:
 def test_the_card_of_the_prior_is_the_default(tmp_path: Path) -> None:
     hub.save_prior(tiny.prior(), tmp_path / "tiny")
     assert hub.load_prior(tmp_path / "tiny").card.items() >= tiny.CARD.items()
-    with pytest.raises(OutputExistsError, match="stored here"):
+    with pytest.raises(OutputExistsError, match="is stored"):
         hub.save_prior(tiny.prior(), tmp_path / "tiny")
     hub.save_prior(tiny.prior(), tmp_path / "tiny", overwrite=True)
 
