@@ -51,7 +51,7 @@ from invdiff.grid import Grid
 from invdiff.io import survey_dataset
 from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Threads, ricker
 from invdiff.priors import hub
-from invdiff.priors.velocity import VelocityGenerator
+from invdiff.priors.recipes.velocity_generator import VelocityGenerator
 from invdiff.protocols import Prior
 from invdiff.terms import Penalty
 from invdiff.verbs import invert
@@ -278,7 +278,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one generated model, few solves")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    prior = hub.load("velocity-2d")
+    prior = hub.load_prior("velocity-2d")
     if arguments.quick:
         print(markdown(list(run(generated(0), prior, singles(150) | ensemble(2, 300)))))
         return

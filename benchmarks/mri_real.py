@@ -120,7 +120,7 @@ def residual_squares(image: Tensor, everything: CartesianMRI, data: Acquired, s:
 
 def predict_ours(scan: Scan, data: Acquired, options: argparse.Namespace) -> Prediction:
     """Posterior mean and predictive ensemble at all acquired samples."""
-    prior = hub.load(options.prior, grid=scan.operator.domain)
+    prior = hub.load_prior(options.prior, grid=scan.operator.domain)
     everything = CartesianMRI(data.mask, data.sensitivity, domain=scan.operator.domain)
 
     def run() -> Tensor:

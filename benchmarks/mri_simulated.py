@@ -159,7 +159,7 @@ def main() -> None:
     rows = []
     for kind, tuning_mask in masks(shape, TUNING_SEED, quick=options.quick).items():
         tuning = simulate(tuning_image, tuning_mask, noise_std=NOISE_STD, seed=TUNING_SEED)
-        prior = hub.load(options.prior, grid=tuning.operator.domain)
+        prior = hub.load_prior(options.prior, grid=tuning.operator.domain)
         peers = Peers(options, prior, (tuning, tuning_image))
         mask = masks(shape, TEST_SEED, quick=options.quick)[kind]
         for i, z in enumerate(options.slices):

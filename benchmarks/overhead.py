@@ -155,7 +155,7 @@ def main() -> None:
     mask = poisson_disc(tuple(image.shape), 8, calibration=16, seed=0)
     scan = simulate(image, mask, noise_std=NOISE_STD, seed=0)
     domain = Grid(("y", "x"), tuple(image.shape), torch.complex64)
-    prior = hub.load(options.prior, grid=domain)
+    prior = hub.load_prior(options.prior, grid=domain)
     size = " x ".join(map(str, domain.shape))
     case = f"8 coils, Poisson R=8, {size}, {options.members} members by 8"
     samplers: dict[str, RatioSampler] = {"invdiff": Ancestral(options.steps)}

@@ -1,9 +1,4 @@
-r"""Noise schedules: ``x_t = alpha(t) x_0 + sigma(t) eps``, and conversions between predictions.
-
-All samplers walk the noise-to-signal ratio ``r = sigma / alpha``, so a schedule is a choice of
-variables, never of accuracy: the ratios are spaced as in Karras et al. (2022, arXiv 2206.00364),
-``r_i = (r_max^(1/rho) + i/(n-1) (r_min^(1/rho) - r_max^(1/rho)))^rho``, followed by ``r_n = 0``.
-"""
+r"""Noise schedules: ``x_t = alpha(t) x_0 + sigma(t) eps``, and conversions between predictions."""
 
 from __future__ import annotations
 
@@ -21,12 +16,29 @@ __all__ = ["VE", "VP", "Cosine", "RectifiedFlow", "Schedule", "convert"]
 
 @dataclass(frozen=True)
 class Schedule(ABC):
-    """Pair ``alpha(t), sigma(t)`` with ``alpha(0) = 1, sigma(0) = 0``.
+    r"""Noise levels ``x_t = alpha(t) x_0 + sigma(t) eps`` with ``alpha(0) = 1, sigma(0) = 0``.
+
+    All samplers walk the noise-to-signal ratio ``r = sigma / alpha``, so that a schedule is a
+    choice of variables, never of accuracy. The ratios are spaced as in Karras et al. (2022, arXiv
+    2206.00364), equation 5, and followed by ``r_n = 0``::
+
+        r_i = (r_max^(1/rho) + i/(n-1) (r_min^(1/rho) - r_max^(1/rho)))^rho,   i = 0 ... n-1
+
+    Assumptions: at ``ratio_max`` the noise hides the field, and below ``ratio_min`` it does not
+    matter. A schedule belongs to its prior's units: the defaults suit fields of order one.
 
     Args:
         ratio_min: smallest noise-to-signal ratio before zero, in units of the field.
         ratio_max: largest; it should exceed the standard deviation of the field several times.
         rho: Karras exponent of the spacing; 7 puts most steps at low noise, 1 spaces evenly.
+
+    Raises:
+        InputError: ratios that are not ``0 < ratio_min < ratio_max``, or ``rho <= 0``.
+
+    Example:
+        >>> from invdiff.schedule import VE
+        >>> VE(ratio_min=0.1, ratio_max=10.0, rho=1.0).timesteps(3)
+        tensor([10.0000,  5.0500,  0.1000,  0.0000], dtype=torch.float64)
     """
 
     ratio_min: float = 0.002
@@ -35,28 +47,42 @@ class Schedule(ABC):
 
     def __post_init__(self) -> None:
         if not 0 < self.ratio_min < self.ratio_max or self.rho <= 0:
-            raise InputError("not a schedule", got=self, expected="0 < ratio_min < ratio_max")
+            raise InputError(
+                "these noise levels do not make a schedule",
+                got=self,
+                expected="0 < ratio_min < ratio_max, rho > 0",
+                hint="Give them in the units of the field.",
+            )
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
-        """Signal level at time ``t``."""
+        """Signal level ``alpha`` at time ``t``, of the shape of ``t``."""
 
     @abstractmethod
     def sigma(self, t: Tensor) -> Tensor:
-        """Noise level at time ``t``."""
+        """Noise level ``sigma`` at time ``t``, of the shape of ``t``."""
 
     @abstractmethod
     def time(self, ratio: Tensor) -> Tensor:
-        """The ``t`` at which ``sigma / alpha`` equals ``ratio``."""
+        """The time at which ``sigma / alpha`` equals ``ratio``, of the shape of ``ratio``."""
 
     def ratio(self, t: Tensor) -> Tensor:
         """Noise-to-signal ratio ``sigma(t) / alpha(t)``: the noise level in units of ``x_0``."""
         return self.sigma(t) / self.alpha(t)
 
     def timesteps(self, steps: int) -> Tensor:
-        """``steps + 1`` float64 times from the noisiest to 0."""
+        """Times of a run of ``steps`` steps, from the noisiest to 0: float64 ``(steps + 1,)``.
+
+        Raises:
+            InputError: fewer than one step.
+        """
         if steps < 1:
-            raise InputError("too few steps", got=steps, expected="steps >= 1")
+            raise InputError(
+                "a run has at least one step",
+                got=steps,
+                expected="steps >= 1",
+                hint="Ask for one step or more.",
+            )
         i = torch.linspace(0, 1, steps, dtype=torch.float64)
         hi, lo = self.ratio_max ** (1 / self.rho), self.ratio_min ** (1 / self.rho)
         t = self.time((hi + i * (lo - hi)) ** self.rho)
@@ -65,18 +91,26 @@ class Schedule(ABC):
 
 @dataclass(frozen=True)
 class VE(Schedule):
-    """Variance exploding, the EDM convention: ``alpha = 1, sigma = t`` (Karras et al. 2022)."""
+    """Variance exploding, ``alpha = 1, sigma = t``: the convention of EDM.
+
+    Karras et al. 2022, arXiv 2206.00364. The time is the noise level in units of the field.
+
+    Args:
+        ratio_min: smallest noise-to-signal ratio before zero, in units of the field.
+        ratio_max: largest noise-to-signal ratio.
+        rho: Karras exponent of the spacing.
+    """
 
     def alpha(self, t: Tensor) -> Tensor:
-        """One."""
+        """Signal level ``alpha = 1`` at every time."""
         return torch.ones_like(t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """``t`` itself."""
+        """Noise level ``sigma = t``."""
         return t
 
     def time(self, ratio: Tensor) -> Tensor:
-        """``ratio`` itself."""
+        """Time ``t = ratio``."""
         return ratio
 
 
@@ -84,7 +118,15 @@ class VE(Schedule):
 class VP(Schedule):
     r"""Variance preserving: ``alpha = exp(-B/2)``, ``B = beta_min t + (beta_max-beta_min) t^2/2``.
 
-    Song et al. 2021, arXiv 2011.13456. ``alpha^2 + sigma^2 = 1``.
+    Song et al. 2021, arXiv 2011.13456, with ``alpha^2 + sigma^2 = 1``. It fits networks that were
+    trained in the convention of DDPM, on fields of variance about one.
+
+    Args:
+        ratio_min: smallest noise-to-signal ratio before zero, in units of the field.
+        ratio_max: largest noise-to-signal ratio.
+        rho: Karras exponent of the spacing.
+        beta_min: rate of noise at ``t = 0``.
+        beta_max: rate of noise at ``t = 1``.
     """
 
     beta_min: float = 0.1
@@ -94,15 +136,15 @@ class VP(Schedule):
         return self.beta_min * t + (self.beta_max - self.beta_min) * t**2 / 2
 
     def alpha(self, t: Tensor) -> Tensor:
-        """``exp(-B(t)/2)``."""
+        """Signal level ``alpha = exp(-B(t)/2)``."""
         return torch.exp(-self._integral(t) / 2)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """``sqrt(1 - exp(-B(t)))``."""
+        """Noise level ``sigma = sqrt(1 - exp(-B(t)))``."""
         return torch.sqrt(-torch.expm1(-self._integral(t)))
 
     def time(self, ratio: Tensor) -> Tensor:
-        """Root of ``B(t) = log(1 + ratio^2)``."""
+        """Time ``t`` that solves ``B(t) = log(1 + ratio^2)``."""
         b, d = self.beta_min, self.beta_max - self.beta_min
         integral = torch.log1p(ratio**2)
         return 2 * integral / (b + torch.sqrt(b**2 + 2 * d * integral))
@@ -110,35 +152,51 @@ class VP(Schedule):
 
 @dataclass(frozen=True)
 class Cosine(Schedule):
-    """``alpha = cos(pi t / 2), sigma = sin(pi t / 2)`` (Nichol & Dhariwal 2021, 2102.09672)."""
+    """Variance preserving in angle, ``alpha = cos(pi t / 2), sigma = sin(pi t / 2)``.
+
+    Nichol & Dhariwal 2021, arXiv 2102.09672, without their offset.
+
+    Args:
+        ratio_min: smallest noise-to-signal ratio before zero, in units of the field.
+        ratio_max: largest noise-to-signal ratio.
+        rho: Karras exponent of the spacing.
+    """
 
     def alpha(self, t: Tensor) -> Tensor:
-        """``cos(pi t / 2)``."""
+        """Signal level ``alpha = cos(pi t / 2)``."""
         return torch.cos(math.pi / 2 * t)
 
     def sigma(self, t: Tensor) -> Tensor:
-        """``sin(pi t / 2)``."""
+        """Noise level ``sigma = sin(pi t / 2)``."""
         return torch.sin(math.pi / 2 * t)
 
     def time(self, ratio: Tensor) -> Tensor:
-        """``2 atan(ratio) / pi``."""
+        """Time ``t = 2 atan(ratio) / pi``."""
         return 2 / math.pi * torch.atan(ratio)
 
 
 @dataclass(frozen=True)
 class RectifiedFlow(Schedule):
-    """``alpha = 1 - t, sigma = t`` (Liu et al. 2023, arXiv 2209.03003)."""
+    """Straight paths from field to noise, ``alpha = 1 - t, sigma = t``.
+
+    Liu et al. 2023, arXiv 2209.03003. It fits networks that were trained by flow matching.
+
+    Args:
+        ratio_min: smallest noise-to-signal ratio before zero, in units of the field.
+        ratio_max: largest noise-to-signal ratio.
+        rho: Karras exponent of the spacing.
+    """
 
     def alpha(self, t: Tensor) -> Tensor:
-        """``1 - t``."""
+        """Signal level ``alpha = 1 - t``."""
         return 1 - t
 
     def sigma(self, t: Tensor) -> Tensor:
-        """``t``."""
+        """Noise level ``sigma = t``."""
         return t
 
     def time(self, ratio: Tensor) -> Tensor:
-        """``ratio / (1 + ratio)``."""
+        """Time ``t = ratio / (1 + ratio)``."""
         return ratio / (1 + ratio)
 
 
@@ -158,8 +216,18 @@ def convert(
         source: what ``value`` is: ``"x0"``, ``"eps"``, ``"v"`` or ``"score"``.
         target: what is wanted, of the same four.
 
+    Returns:
+        The wanted prediction, of the shape of ``x_t``.
+
     Raises:
-        InputError: another name.
+        InputError: a prediction of another name.
+
+    Example:
+        >>> import torch
+        >>> from invdiff.schedule import VE, convert
+        >>> x_t, t = torch.tensor([3.0]), torch.tensor(2.0)
+        >>> convert(torch.tensor([1.0]), x_t, t, schedule=VE(), source="x0", target="eps")
+        tensor([1.])
     """
     t = torch.as_tensor(t, dtype=torch.float64)
     alpha = schedule.alpha(t).to(x_t.device, x_t.dtype.to_real())
@@ -171,7 +239,12 @@ def convert(
         "score": lambda: (x_t + sigma**2 * value) / alpha,
     }
     if source not in to_x0 or target not in to_x0:
-        raise InputError("unknown prediction", got=(source, target), expected=sorted(to_x0))
+        raise InputError(
+            "the prediction is unknown",
+            got=f"source={source!r}, target={target!r}",
+            expected=f"two of {sorted(to_x0)}",
+            hint="Name what the network gives, and what is wanted.",
+        )
     x0 = to_x0[source]()
     eps = (x_t - alpha * x0) / sigma
     return {"x0": x0, "eps": eps, "v": alpha * eps - sigma * x0, "score": -eps / sigma}[target]

@@ -1,19 +1,17 @@
-"""Denoisers of deepinv as priors of ours, and our priors as deepinv's denoisers.
-
-deepinv keeps a complex field as two real channels and gives the noise level of one of them: complex
-noise of level ``s`` (``E|n|^2 = s^2``) is ``s / sqrt(2)`` there. A real field of two axes has one
-channel; one of three axes has its first as channels.
-"""
+"""Denoisers of deepinv as priors of ours, and our priors as deepinv's denoisers."""
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_number
 from invdiff.errors import InputError, ShapeError, UnsupportedError
 from invdiff.grid import Grid
+from invdiff.priors.checks import check_grid, window_grid
 from invdiff.priors.spectral import ErrorSpectra, SpectralPrior
 from invdiff.protocols import Prior
 from invdiff.schedule import VE, Schedule
@@ -22,7 +20,22 @@ __all__ = ["DeepinvPrior", "from_deepinv", "to_deepinv"]
 
 
 class DeepinvPrior(SpectralPrior):
-    """A deepinv ``Denoiser`` as a prior.
+    r"""A deepinv ``Denoiser`` as a prior.
+
+    With ``(low, high)`` the value range and ``r`` the noise-to-signal ratio of ``x_t``::
+
+        E[x_0 | x_t] = low + (high - low) D((x_t / alpha - low) / (high - low); sigma)
+        sigma = r / (high - low)              (real),   r / (sqrt(2) (high - low))   (complex)
+
+    deepinv keeps a complex field as two real channels and gives the noise level of one of them:
+    complex noise of level ``s`` (``E|n|^2 = s^2``) is ``s / sqrt(2)`` there. A real field of two
+    axes has one channel; one of three axes has its first as channels. Reference: Tachella et al.
+    2025 (arXiv 2505.20160).
+
+    Assumptions: the denoiser approximates the posterior mean at every level of the schedule. Many
+    restoration networks do so in a narrow range only; check it with `validate`.
+
+    Cost: one call of the denoiser per call of `moments`, `denoise` or `draw`.
 
     Args:
         denoiser: called as ``denoiser(x, sigma)`` with ``x`` ``(batch, channels, y, x)`` and one
@@ -35,8 +48,17 @@ class DeepinvPrior(SpectralPrior):
         value_range: field values that are 0 and 1 to the denoiser.
 
     Raises:
-        InputError: an empty value range.
+        InputError: an empty value range, or a denoiser that cannot be called.
         ShapeError: a grid of other than two or three axes.
+
+    Example:
+        >>> import torch
+        >>> from deepinv.models import MedianFilter
+        >>> from invdiff.grid import Grid
+        >>> from invdiff.priors import from_deepinv
+        >>> prior = from_deepinv(MedianFilter(), Grid(("y", "x"), (8, 8)))
+        >>> prior.denoise(torch.ones(1, 8, 8), torch.tensor(0.1)).shape
+        torch.Size([1, 8, 8])
     """
 
     def __init__(
@@ -48,28 +70,57 @@ class DeepinvPrior(SpectralPrior):
         spectra: ErrorSpectra | None = None,
         value_range: tuple[float, float] = (0.0, 1.0),
     ) -> None:
-        low, high = value_range
+        low, high = (
+            as_number("a bound of the value range", value, above=-math.inf) for value in value_range
+        )
         if not low < high:
-            raise InputError("value range is empty", got=value_range, expected="low < high")
+            raise InputError(
+                "value range is empty",
+                got=value_range,
+                expected="low < high",
+                hint="Give the field values that are 0 and 1 to the denoiser.",
+            )
+        if not callable(denoiser):
+            raise InputError(
+                "the denoiser cannot be called",
+                got=type(denoiser).__name__,
+                expected="a deepinv Denoiser, called as denoiser(x, sigma)",
+                hint="Give the model itself, such as deepinv.models.DRUNet(...).",
+            )
         if grid.ndim != 2 and (grid.is_complex or grid.ndim != 3):
             raise ShapeError(
                 "deepinv's denoisers work on images",
                 got=f"{grid.dims} of {grid.dtype}",
                 expected="two axes, or three if real (the first is that of the channels)",
+                hint="Work on a volume slice by slice.",
             )
         self.denoiser, self.grid, self.spectra = denoiser, grid, spectra
         self.schedule: Schedule = schedule or VE()
-        self.value_range = (float(low), float(high))
+        self.value_range = (low, high)
 
     def __repr__(self) -> str:
         """Denoiser and grid."""
         return f"DeepinvPrior({type(self.denoiser).__name__}, {self.grid})"
 
     def on(self, grid: Grid, window: tuple[slice, ...] | None = None) -> DeepinvPrior:
-        """The same denoiser on another grid, or on a window of it."""
+        """The same denoiser on another grid, or on a window of it.
+
+        Raises:
+            ShapeError: another number of dims or channels, the same dims in another order, or a
+                window that does not lie within the grid.
+            DTypeError: a real grid for a prior of complex fields, or the reverse.
+            InputError: other units.
+        """
+        check_grid(grid, self.grid, repr(self))
+        if grid.ndim == 3 and grid.shape[0] != self.grid.shape[0]:
+            raise ShapeError(
+                "the grid has another number of channels than the prior",
+                got=grid.shape[0],
+                expected=self.grid.shape[0],
+                hint="The first axis of a real 3-D grid is that of the channels.",
+            )
         if window is not None:
-            shape = tuple(w.stop - w.start for w in window)
-            grid = Grid(grid.dims, shape, grid.dtype, units=grid.units)
+            grid = window_grid(grid, window)
         return DeepinvPrior(
             self.denoiser,
             grid,
@@ -79,33 +130,45 @@ class DeepinvPrior(SpectralPrior):
         )
 
     def mean_and_std(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, None]:
-        """One call of the denoiser; it says nothing of its error's size.
+        """Mean ``(batch, *grid.shape)`` by one call of the denoiser; it does not state its error.
 
         Raises:
-            ShapeError: a denoiser that changes the shape of its input.
+            ShapeError: a denoiser of another number of channels, or one that changes the shape of
+                its input.
         """
         alpha, ratio = self.levels(t)
         low, high = self.value_range
         channels = self.grid.to_channels(x_t / alpha)
         sigma = ratio * (0.5**0.5 if self.grid.is_complex else 1.0) / (high - low)
-        denoised = self.denoiser((channels - low) / (high - low), sigma)
+        try:
+            denoised = self.denoiser((channels - low) / (high - low), sigma)
+        except RuntimeError as error:
+            if "channels" not in str(error):  # torch has no error of its own for them
+                raise
+            raise ShapeError(
+                "the denoiser has another number of channels than the field",
+                got=error,
+                expected=f"a denoiser of {channels.shape[1]} channel(s)",
+                hint="A complex field is two real channels; a real 2-D field is one.",
+            ) from error
         if denoised.shape != channels.shape:
             raise ShapeError(
                 "the denoiser changes the shape",
                 got=tuple(denoised.shape),
                 expected=tuple(channels.shape),
+                hint="Use a denoiser whose output has the shape of its input.",
             )
         return self.grid.from_channels(low + (high - low) * denoised), None
 
     def power(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """From the table.
+        """Power spectrum of the error, interpolated in the table `ErrorSpectra`.
 
         Raises:
             UnsupportedError: no spectra were given.
         """
         if self.spectra is None:
             raise UnsupportedError(
-                "a denoiser alone does not tell Cov[x_0 | x_t]",
+                "a denoiser alone does not give Cov[x_0 | x_t]",
                 got=f"{self!r} without spectra",
                 expected="spectra of its error",
                 hint="Fit them with invdiff.priors.fit.fit_error_spectra(prior, fields, ratios=...)"
@@ -122,7 +185,7 @@ def from_deepinv(
     spectra: ErrorSpectra | None = None,
     value_range: tuple[float, float] = (0.0, 1.0),
 ) -> DeepinvPrior:
-    """A deepinv ``Denoiser`` as one of our priors; see `DeepinvPrior`."""
+    """A deepinv ``Denoiser`` as one of our priors: `DeepinvPrior` of the same arguments."""
     return DeepinvPrior(denoiser, grid, schedule=schedule, spectra=spectra, value_range=value_range)
 
 
@@ -131,8 +194,9 @@ def to_deepinv(prior: Prior) -> Any:
 
     Fields keep the units of the prior (deepinv's samplers assume values in [0, 1] unless told
     otherwise); ``sigma`` is the noise of one real channel in these units. Beyond the largest level
-    of the prior's schedule the input is scaled down to that level: data so noisy say next to
-    nothing. Below the smallest it is denoised at the smallest.
+    of the prior's schedule the input is scaled down to that level: such data hold next to no
+    information. Below the smallest it is denoised at the smallest. Cost: one pass of the prior per
+    call, or one per member where levels differ.
 
     Args:
         prior: any prior; differentiable if it is.

@@ -1,14 +1,4 @@
-r"""EDM preconditioning: a U-Net as a denoiser that also states its own error.
-
-Karras et al. 2022 (arXiv 2206.00364), table 1, for a real channel at noise level ``sigma``::
-
-    D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)
-    c_skip = sigma_data^2 / (sigma^2 + sigma_data^2),  c_in = 1 / sqrt(sigma^2 + sigma_data^2)
-    c_out  = sigma sigma_data / sqrt(sigma^2 + sigma_data^2),  c_noise = log(sigma) / 4
-
-One more output of ``F`` is the logarithm of its squared error, so that a single pass gives the mean
-of ``x_0`` given ``x_t`` and the size of its spread at every pixel.
-"""
+"""EDM preconditioning: a U-Net as a denoiser that also states its own error."""
 
 from __future__ import annotations
 
@@ -17,16 +7,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from invdiff.arguments import as_integer, as_number
 from invdiff.priors.unet import UNet, UNetConfig
 
 __all__ = ["Denoised", "EDMNetwork"]
 
 
 class Denoised(NamedTuple):
-    """What one network pass says of ``x_0``.
+    """What one network pass gives of ``x_0``: its mean, and the size of the error of that mean.
 
-    ``mean`` is ``(b, channels, h, w)``; ``std`` is ``(b, 1, h, w)``, the root mean square error
-    expected of one channel.
+    Args:
+        mean: ``E[x_0 | x_t]``, ``(batch, channels, h, w)``.
+        std: root mean square error expected of one channel, ``(batch, 1, h, w)``.
     """
 
     mean: Tensor
@@ -34,20 +26,63 @@ class Denoised(NamedTuple):
 
 
 class EDMNetwork(nn.Module):
-    """A preconditioned U-Net on real channels.
+    r"""A preconditioned U-Net on real channels: denoiser and error estimate in one pass.
+
+    For a real channel at noise level ``sigma`` (Karras et al. 2022, arXiv 2206.00364, table 1)::
+
+        D(x; sigma) = c_skip x + c_out F(c_in x; c_noise)
+        c_skip = sigma_data^2 / (sigma^2 + sigma_data^2)
+        c_out  = sigma sigma_data / sqrt(sigma^2 + sigma_data^2)
+        c_in   = 1 / sqrt(sigma^2 + sigma_data^2),   c_noise = log(sigma) / 4
+
+    One more output ``u`` of ``F`` is the logarithm of its squared error in units of ``c_out``, so
+    that ``std = c_out exp(u / 2)``.
+
+    Assumptions: training fields about zero with a standard deviation near ``sigma_data``. With its
+    last layer at zero (untrained) ``D`` is the exact denoiser of white Gaussian fields.
+
+    Cost: one pass of the U-Net per call.
 
     Args:
-        config: the U-Net.
-        sigma_data: standard deviation of one channel of the training fields.
+        config: size of the U-Net.
+        sigma_data: standard deviation of one channel of the training fields, > 0.
+
+    Raises:
+        InputError: a ``sigma_data`` that is not positive.
     """
 
     def __init__(self, config: UNetConfig, sigma_data: float) -> None:
         super().__init__()
-        self.sigma_data = sigma_data
+        self.sigma_data = as_number("sigma_data", sigma_data)
         self.network = UNet(config)
 
+    @classmethod
+    def untrained(cls, config: UNetConfig, sigma_data: float, *, seed: int = 0) -> EDMNetwork:
+        """A network to train: its initial weights are a function of ``config`` and ``seed`` alone.
+
+        Args:
+            config: size of the U-Net.
+            sigma_data: standard deviation of one channel of the training fields.
+            seed: of the initial weights.
+
+        Raises:
+            InputError: a seed that is not a whole number >= 0.
+        """
+        seed = as_integer("seed", seed, least=0)
+        # torch initialises layers from its global generator; it is seeded here and put back.
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            network = cls(config, sigma_data)
+        return network.to(memory_format=torch.channels_last)
+
     def forward(self, x: Tensor, sigma: Tensor, positions: Tensor) -> Denoised:
-        """Denoise ``(b, channels, h, w)`` at per-channel noise level ``sigma (b,)``."""
+        """Denoise a batch.
+
+        Args:
+            x: noisy channels ``(batch, channels, h, w)``.
+            sigma: noise level of one channel of each member, ``(batch,)``.
+            positions: position channels ``(batch, n_positions, h, w)``.
+        """
         c_out, raw = self._raw(x, sigma, positions)
         c_skip = self.sigma_data**2 / (sigma**2 + self.sigma_data**2)
         mean = c_skip[:, None, None, None] * x + c_out * raw[:, :-1]

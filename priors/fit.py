@@ -1,4 +1,4 @@
-"""Fit and judge what a network says of its own error, on validation fields."""
+"""Fit what a prior states about its own error to validation fields, and evaluate it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer
+from invdiff.errors import InputError
+from invdiff.grid import check_finite
 from invdiff.noise import NoiseField
 from invdiff.priors.spectral import ErrorSpectra, SpectralPrior
 
@@ -22,15 +25,28 @@ def fit_error_spectra(
     n_wavenumbers: int = 32,
     seed: int = 0,
 ) -> ErrorSpectra:
-    """Radial power spectra of ``(x_0 - E[x_0|x_t]) / std`` at each noise level.
+    r"""Radial power spectra of ``(x_0 - E[x_0|x_t]) / std`` at each noise level.
+
+    ``S(r, |k|)`` is the mean over fields, and over the modes of a bin of ``|k|``, of
+    ``|F (x_0 - m) / d|^2 / n`` with ``m, d`` the prior's mean and standard deviation and ``n`` the
+    number of pixels. Cost: one network pass per field and noise level.
 
     Args:
-        prior: gives mean and std; its own spectra are not used.
-        fields: validation fields ``(batch, *prior.grid.shape)``, passed over once a level.
-        ratios: noise-to-signal ratios, increasing.
-        n_wavenumbers: bins of ``|k|`` from 0 to the corner of the spectrum.
+        prior: gives mean and standard deviation; its own spectra are not used.
+        fields: batches of validation fields ``(batch, *prior.grid.shape)`` in the prior's units,
+            all of them kept in memory.
+        ratios: noise-to-signal ratios in the units of the fields, increasing, ``(n_levels,)``.
+        n_wavenumbers: bins of ``|k|`` from 0 to the corner of the spectrum, >= 2.
         seed: of the noise.
+
+    Raises:
+        InputError: no fields, or numbers that are not possible.
+        ShapeError: fields that do not lie on the prior's grid.
+        DTypeError: real fields where complex ones are expected, or the reverse.
+        NonFiniteError: NaN or Inf in a field.
     """
+    n_wavenumbers = as_integer("n_wavenumbers", n_wavenumbers, least=2)
+    ratios = np.asarray(ratios, np.float64)
     shape = prior.grid.shape
     k = np.sqrt(sum(a**2 for a in np.meshgrid(*map(np.fft.fftfreq, shape), indexing="ij")))
     wavenumbers = np.linspace(0, 0.5 * len(shape) ** 0.5, n_wavenumbers)
@@ -38,7 +54,7 @@ def fit_error_spectra(
     place = np.interp(k, wavenumbers, np.arange(n_wavenumbers)).ravel()
     low = np.minimum(place.astype(int), n_wavenumbers - 2)
     share = place - low
-    batches = list(fields)
+    batches = _checked(prior, fields)
     axes = tuple(range(1, len(shape) + 1))
     table = np.empty((len(ratios), n_wavenumbers))
     for level, ratio in enumerate(ratios):
@@ -56,19 +72,34 @@ def fit_error_spectra(
         )
         is_hit = weight > 0  # a small grid has no modes near some of the wavenumbers
         table[level] = np.interp(wavenumbers, wavenumbers[is_hit], total[is_hit] / weight[is_hit])
-    return ErrorSpectra(np.asarray(ratios, float), wavenumbers, table)
+    return ErrorSpectra(ratios, wavenumbers, table)
 
 
 def validate(
     prior: SpectralPrior, fields: Iterable[Tensor], *, ratios: np.ndarray, seed: int = 1
 ) -> list[dict[str, float]]:
-    """Denoising error at each noise level, and how well the prior foresees it.
+    """Denoising error at each noise level, and how well the prior predicts it.
+
+    Cost: one network pass per field and noise level.
+
+    Args:
+        prior: with its spectra.
+        fields: batches of fields ``(batch, *prior.grid.shape)`` in the prior's units, other ones
+            than its spectra were fitted to.
+        ratios: noise-to-signal ratios in the units of the fields, ``(n_levels,)``.
+        seed: of the noise.
+
+    Raises:
+        InputError: no fields.
+        ShapeError: fields that do not lie on the prior's grid.
+        DTypeError: real fields where complex ones are expected, or the reverse.
+        NonFiniteError: NaN or Inf in a field.
 
     Returns:
         For each ratio: ``rmse`` of the denoised fields, ``expected_rmse`` stated by the prior, and
         ``coverage90``, the share of errors (by real and imaginary part) within its 90 % interval.
     """
-    batches = list(fields)
+    batches = _checked(prior, fields)
     rows = []
     for ratio in ratios:
         squared = stated = inside = count = 0.0
@@ -92,6 +123,22 @@ def validate(
             }
         )
     return rows
+
+
+def _checked(prior: SpectralPrior, fields: Iterable[Tensor]) -> list[Tensor]:
+    """The batches in a list, all of them on the prior's grid."""
+    batches = list(fields)
+    if sum(len(batch) for batch in batches) == 0:
+        raise InputError(
+            "there are no fields to fit or evaluate a prior on",
+            got=f"{len(batches)} batches",
+            expected="batches of fields, such as images.split(4)",
+            hint="Set some fields aside that the network is not trained on.",
+        )
+    for batch in batches:
+        prior.grid.check(batch, name="a batch of fields")
+        check_finite(batch, "a batch of fields")
+    return batches
 
 
 def _denoised(

@@ -1,8 +1,4 @@
-"""Save and load priors: safetensors weights and a JSON card with their checksum. No pickles.
-
-A stored prior is ``PATH.safetensors`` and ``PATH.json``. Names are found among the entry points of
-the group ``invdiff.priors``, so another package can add its own.
-"""
+"""Store and load priors: safetensors weights with a JSON card that holds their checksum."""
 
 from __future__ import annotations
 
@@ -17,16 +13,22 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from invdiff.errors import ChecksumError, InputError, OutputExistsError, UnknownNameError
+from invdiff.errors import (
+    ChecksumError,
+    InputError,
+    OutputExistsError,
+    UnknownNameError,
+    UnsupportedError,
+)
 from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
-from invdiff.priors.network import NetworkPrior
+from invdiff.priors.network import NetworkPrior, cell_sizes
 from invdiff.priors.positions import Centred, Depth, Positions
 from invdiff.priors.spectral import ErrorSpectra
 from invdiff.priors.unet import UNetConfig
 from invdiff.schedule import VE
 
-__all__ = ["available", "brain_t1", "load", "save", "velocity_2d"]
+__all__ = ["available", "brain_t1", "check_path", "load_prior", "save_prior", "velocity_2d"]
 
 _GROUP = "invdiff.priors"
 _CARD_KEYS = ("name", "data", "licence", "recipe", "seed", "metrics")
@@ -39,21 +41,35 @@ _DTYPES = {
 
 
 def available() -> list[str]:
-    """Names that :func:`load` knows."""
+    """Names that `load_prior` knows: the entry points of the group ``invdiff.priors``."""
     return sorted(entry.name for entry in entry_points(group=_GROUP))
 
 
-def load(name: str | Path, *, grid: Grid | None = None) -> NetworkPrior:
+def load_prior(name: str | Path, *, grid: Grid | None = None) -> NetworkPrior:
     """Load a prior by name, or from the path of its ``.safetensors`` or ``.json``.
 
+    Names are found among the entry points of the group ``invdiff.priors``, so that another package
+    can add its own. A stored prior is two files, ``PATH.safetensors`` and ``PATH.json``; nothing in
+    them is executed.
+
     Args:
-        name: such as ``"brain-t1"``, or a path.
-        grid: put the prior on this grid instead of the one it was trained on.
+        name: such as ``"brain-t1"`` or ``"velocity-2d"`` (see `available`), or a path.
+        grid: put the prior on this grid instead of the one it was trained on; see
+            `NetworkPrior.on`.
 
     Raises:
         UnknownNameError: neither a registered name nor a stored prior.
         ChecksumError: weights that are not those of the card.
-        InputError: weights that are missing, or a card that cannot be read.
+        InputError: weights that are missing, a card that cannot be read, or a grid of other units
+            or cells than the prior's.
+        ShapeError: a grid that is not 2-D, or whose dims stand in another order.
+        DTypeError: a real grid for a prior of complex fields, or the reverse.
+
+    Example:
+        >>> from invdiff.priors import load_prior
+        >>> prior = load_prior("velocity-2d")
+        >>> prior.grid.dims, prior.grid.units, prior.card["spacing"]
+        (('z', 'x'), 'm s-1', {'z': 10.0, 'x': 10.0})
     """
     stem = Path(str(name).removesuffix(".safetensors").removesuffix(".json"))
     if stem.name not in ("", "..") and _file(stem, "json").exists():
@@ -65,7 +81,7 @@ def load(name: str | Path, *, grid: Grid | None = None) -> NetworkPrior:
                 "unknown prior",
                 got=repr(str(name)),
                 expected=f"one of {sorted(entries)} or the path of a stored prior",
-                hint="Store your own with invdiff.priors.hub.save.",
+                hint="Store your own with invdiff.priors.hub.save_prior.",
             )
         prior = entries[str(name)].load()()
     return prior if grid is None else prior.on(grid)
@@ -81,26 +97,39 @@ def velocity_2d() -> NetworkPrior:
     return _read(Path(__file__).parent / "weights" / "velocity-2d")
 
 
-def save(
-    prior: NetworkPrior, path: str | Path, card: Mapping[str, object], *, overwrite: bool = False
+def save_prior(
+    prior: NetworkPrior,
+    path: str | Path,
+    card: Mapping[str, object] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> Path:
-    """Store a prior; weights are rounded to half precision.
+    """Store a prior as two files; the weights are rounded to half precision.
 
     Args:
-        prior: to store.
-        path: without suffix; ``.safetensors`` and ``.json`` are added.
-        card: must tell name, data, licence, recipe, seed and metrics.
+        prior: to store; `NetworkPrior.fitted` makes one whose weights are rounded already.
+        path: without suffix; ``.safetensors`` and ``.json`` are added. Its folder is made.
+        card: description with name, data, licence, recipe, seed and metrics; default
+            ``prior.card``.
         overwrite: replace a stored prior.
 
     Returns:
         The path of the weights.
 
     Raises:
+        UnsupportedError: a prior that is not a `NetworkPrior`.
         OutputExistsError: a stored prior at this path, without ``overwrite``.
-        InputError: a card that leaves something out or that JSON cannot hold, a schedule other than
-            VE, position channels that are not invdiff's, or a window of a larger prior.
+        InputError: a card that leaves something out, that JSON cannot hold or whose ``spacing``
+            does not fit the grid; a schedule other than VE; position channels that are not
+            invdiff's; weights beyond half precision; a window of a larger prior.
     """
-    _check_card(card)
+    if not isinstance(prior, NetworkPrior):
+        raise UnsupportedError(
+            "this prior cannot be stored",
+            got=type(prior).__name__,
+            expected="a NetworkPrior",
+            hint="Store the patch prior of a TiledPrior; build priors in closed form again.",
+        )
     if not isinstance(prior.schedule, VE):
         raise InputError(
             "the schedule cannot be stored",
@@ -108,25 +137,28 @@ def save(
             expected="VE",
             hint="Give the prior a VE schedule of the same ratios: samplers see no difference.",
         )
-    description = _description(prior)
+    described = {**(prior.card if card is None else card), **_description(prior)}
+    _check_card(described)
+    cell_sizes(described, prior.grid)
     if not torch.equal(prior.positions.cpu(), prior.coordinates(prior.grid.shape)):
         raise InputError(
             "the prior is a window of a larger one",
             got=prior,
-            expected="the positions of its own grid",
+            expected="positions that are those of its grid",
             hint="Store prior.on(grid), the prior on a whole grid.",
         )
-    stem = Path(path)
-    weights = _file(stem, "safetensors")
-    if weights.exists() and not overwrite:
-        raise OutputExistsError(
-            "a prior is stored here", got=weights.name, hint="Choose another path, or overwrite."
-        )
-    weights.parent.mkdir(parents=True, exist_ok=True)
+    weights = check_path(path, overwrite=overwrite)
     tensors = {
         f"network.{key}": value.detach().cpu().half().contiguous()
         for key, value in prior.network.state_dict().items()
     }
+    if not all(torch.isfinite(value).all() for value in tensors.values()):
+        raise InputError(
+            "a weight of the network is beyond half precision",
+            got="Inf or NaN after rounding",
+            expected="weights below 65504 in magnitude",
+            hint="Train again with a lower learning rate, or scale the fields.",
+        )
     spectra = prior.spectra
     tensors |= {
         f"spectra.{key}": torch.from_numpy(np.asarray(value, np.float32))
@@ -136,14 +168,32 @@ def save(
             ("power", spectra.power),
         )
     }
+    weights.parent.mkdir(parents=True, exist_ok=True)
     save_file(tensors, weights)
-    described = {**card, **description, "sha256": _checksum(weights)}
-    _file(stem, "json").write_text(json.dumps(described, indent=2) + "\n")
+    described["sha256"] = _checksum(weights)
+    _file(Path(path), "json").write_text(json.dumps(described, indent=2) + "\n")
+    return weights
+
+
+def check_path(path: str | Path, *, overwrite: bool = False) -> Path:
+    """The path of the weights that `save_prior` would write: to ask before a long run.
+
+    Raises:
+        OutputExistsError: a stored prior at this path, without ``overwrite``.
+    """
+    weights = _file(Path(path), "safetensors")
+    if weights.exists() and not overwrite:
+        raise OutputExistsError(
+            "a prior is stored at this path",
+            got=weights.name,
+            expected="a path without a stored prior",
+            hint="Choose another path, or overwrite.",
+        )
     return weights
 
 
 def _description(prior: NetworkPrior) -> dict[str, object]:
-    """What the card must say for the prior to be built again."""
+    """What the card must state for the prior to be built again."""
     grid, schedule = prior.grid, prior.schedule
     return {
         "architecture": prior.network.network.config.to_dict(),
@@ -178,7 +228,7 @@ def _kind(coordinates: Positions) -> str:
 
 
 def _positions(card: Mapping[str, Any]) -> Positions:
-    """Those of the card; cards of an older invdiff name none, and mean centred ones."""
+    """Position channels of a card; cards of an older invdiff name none and mean centred ones."""
     stored = card.get("positions", {"kind": "centred", "unit": 112.0})
     if stored["kind"] not in _POSITIONS:
         raise InputError(
@@ -197,13 +247,16 @@ def _check_card(card: Mapping[str, object]) -> None:
             "the card is incomplete",
             got=sorted(card),
             expected=f"also {missing}",
-            hint="Say what the prior was trained on, how, and how well it does.",
+            hint="State what the prior was trained on, how, and how well it does.",
         )
     try:
-        json.dumps(dict(card))
+        json.dumps(card)
     except (TypeError, ValueError) as error:
         raise InputError(
-            "the card is not JSON", got=error, hint="Use text, numbers, lists and dicts."
+            "the card cannot be stored as JSON",
+            got=error,
+            expected="text, numbers, lists and dicts",
+            hint="Convert numpy values with .item() or .tolist().",
         ) from error
 
 
@@ -212,7 +265,10 @@ def _read_card(path: Path) -> dict[str, Any]:
         card = json.loads(path.read_text())
     except ValueError as error:
         raise InputError(
-            f"the card {path.name} is not JSON", got=error, hint="Install or save the prior again."
+            f"the card {path.name} cannot be read as JSON",
+            got=error,
+            expected="a card that save_prior has written",
+            hint="Install or save the prior again.",
         ) from error
     missing = set(_STORED_KEYS) - set(card)
     if not isinstance(card, dict) or missing:
@@ -232,8 +288,8 @@ def _read(stem: Path) -> NetworkPrior:
         raise InputError(
             "the weights are missing",
             got=f"no {weights.name}",
-            expected="that file beside its card",
-            hint="Install invdiff again, or fetch the file anew.",
+            expected="that file next to its card",
+            hint="Install invdiff again, or fetch the file again.",
         )
     found = _checksum(weights)
     if found != card["sha256"]:
@@ -241,12 +297,10 @@ def _read(stem: Path) -> NetworkPrior:
             f"{weights.name} is damaged or not the file its card describes",
             got=f"sha256 {found[:16]}...",
             expected=f"{card['sha256'][:16]}...",
-            hint="Install invdiff again, or fetch the file anew.",
+            hint="Install invdiff again, or fetch the file again.",
         )
     tensors = load_file(weights)
-    architecture = dict(card["architecture"])
-    architecture["widths"] = tuple(architecture["widths"])
-    network = EDMNetwork(UNetConfig(**architecture), card["sigma_data"])
+    network = EDMNetwork(UNetConfig(**card["architecture"]), card["sigma_data"])
     network.load_state_dict(
         {
             key.removeprefix("network."): value.float()

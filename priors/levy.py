@@ -1,19 +1,4 @@
-r"""Laplace increments in one dimension: a Levy process, sparse in its jumps and not Gaussian.
-
-``x_1 ~ N(0, first_std^2)`` and ``p(x_{i+1} - x_i) = exp(-|.| / scale) / (2 scale)``, the test prior
-of Bohra et al. (2023, arXiv 2202.04016) and Zach et al. (2025, arXiv 2509.12821). Given ``x_t`` the
-chain is pairwise Markov, so mean and full covariance come from forward-backward messages, tabulated
-at spacing ``h`` in a window about each point (at most half the noise, a third of the scale):
-
-- smooth factors are summed by the trapezoidal rule, with an error of ``exp(-2 pi^2 r^2 / h^2)``;
-- the kink of the kernel gets the first term of Euler and Maclaurin, which leaves an error of
-  order ``h^4``: measured below 3e-4 of the standard deviation;
-- posterior marginals are log-concave (both factors are), so a density at the edges of a window
-  below 1e-8 of its peak bounds what lies outside; windows grow until that holds.
-
-Sums with the kernel ``exp(-|x - y| / scale)`` are two running sums, so a transition costs O(m) for
-``m`` nodes; ``moments`` makes ``n + 4`` of them a point. In float64 whatever the dtype of the grid.
-"""
+"""Laplace increments in one dimension: a Levy process, sparse in its jumps and not Gaussian."""
 
 from __future__ import annotations
 
@@ -24,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
+from invdiff.arguments import as_number
 from invdiff.covariance import Covariance, DenseCovariance
-from invdiff.errors import DivergedError, InputError
+from invdiff.errors import DivergedError, DTypeError, ShapeError
 from invdiff.grid import Grid
 from invdiff.noise import NoiseField
 from invdiff.protocols import BasePrior
@@ -40,29 +26,67 @@ _NODES = 2, 3  # nodes at least, within one standard deviation of the noise and 
 
 
 class LevyPrior(BasePrior):
-    """A random walk with Laplace increments from a Gaussian first value.
+    r"""A random walk with Laplace increments from a Gaussian first value, in one dimension.
+
+    ::
+
+        x_1 ~ N(0, first_std^2),   p(x_{i+1} - x_i) = exp(-|x_{i+1} - x_i| / scale) / (2 scale)
+
+    The test prior of Bohra et al. (2023, arXiv 2202.04016) and Zach et al. (2025, arXiv
+    2509.12821). Given ``x_t`` the chain is pairwise Markov, so that mean and full covariance come
+    from forward-backward messages, tabulated at spacing ``h`` in a window about each point:
+
+    - smooth factors are summed by the trapezoidal rule: an error of ``exp(-2 pi^2 r^2 / h^2)``;
+    - the kink of the kernel gets the first term of Euler and Maclaurin, which leaves an error of
+      order ``h^4``: measured below 3e-4 of the standard deviation;
+    - posterior marginals are log-concave (both factors are), so a density at the edges of a window
+      below 1e-8 of its peak bounds what lies outside; windows grow until that holds.
+
+    Assumptions: none beyond the law above. Cost: a transition between two points takes O(m) for
+    ``m`` nodes, by running sums; `denoise` makes about four of them per point and `moments`
+    ``n + 4``. Computed in float64 whatever the dtype of the grid.
 
     Args:
         grid: 1-D and real.
-        scale: of the Laplace distribution; an increment has variance ``2 scale^2``.
-        first_std: standard deviation of the first value.
-        schedule: noise levels of ``x_t``.
+        scale: of the Laplace distribution, > 0; an increment has variance ``2 scale^2``.
+        first_std: standard deviation of the first value, > 0.
+        schedule: noise levels of ``x_t`` in the units of the field; default ``VE()``.
 
     Raises:
-        InputError: a grid that is not 1-D and real, or a scale or deviation that is not positive.
+        ShapeError: a grid that is not 1-D.
+        DTypeError: a complex grid.
+        InputError: a scale or deviation that is not a positive number.
+
+    Example:
+        >>> import torch
+        >>> from invdiff.grid import Grid
+        >>> from invdiff.priors import LevyPrior
+        >>> prior = LevyPrior(Grid(("x",), (2,), torch.float64), 1.0)
+        >>> x_t = torch.zeros(1, 2, dtype=torch.float64)
+        >>> prior.denoise(x_t, torch.tensor(0.5)).abs().max() < 1e-6  # symmetric about zero
+        tensor(True)
     """
 
     def __init__(
         self, grid: Grid, scale: float, *, first_std: float = 1.0, schedule: Schedule | None = None
     ) -> None:
-        if grid.ndim != 1 or grid.is_complex or not (scale > 0 and first_std > 0):
-            raise InputError(
-                "not a Levy process",
-                got=f"{grid.dims} {grid.dtype}, scale={scale}, first_std={first_std}",
-                expected="a real 1-D grid and both positive",
+        if grid.ndim != 1:
+            raise ShapeError(
+                "a Levy process is defined on a 1-D grid",
+                got=f"dims {grid.dims}",
+                expected="one dim",
+                hint="Use a GaussianMixturePrior or a NetworkPrior on images.",
+            )
+        if grid.is_complex:
+            raise DTypeError(
+                "a Levy process is defined on a real grid",
+                got=grid.dtype,
+                expected="torch.float32 or torch.float64",
+                hint="Treat the real and the imaginary part as two processes.",
             )
         self.grid, self.schedule = grid, schedule or VE()
-        self.scale, self.first_std = float(scale), float(first_std)
+        self.scale = as_number("the scale of a Levy process", scale)
+        self.first_std = as_number("first_std of a Levy process", first_std)
 
     def __repr__(self) -> str:
         """Grid and scales."""
@@ -108,7 +132,7 @@ class LevyPrior(BasePrior):
         return log_prob
 
     def _messages(self, x_t: Tensor, t: Tensor) -> _Messages | None:
-        """Messages over windows wide enough; None without noise."""
+        """Messages over windows that are wide enough; None without noise."""
         alpha, ratio = self.levels(t)
         if ratio == 0:
             return None
@@ -162,7 +186,7 @@ class _Window:
 
 
 class _Messages:
-    """Forward and backward messages of a batch, one window a point."""
+    """Forward and backward messages of a batch, one window per point."""
 
     def __init__(
         self, prior: LevyPrior, z: Tensor, ratio: float, *, centre: Tensor, half_width: Tensor
@@ -199,12 +223,12 @@ class _Messages:
         self.marginals = [p / s for p, s in zip(products, self.totals, strict=True)]
 
     def mean(self) -> Tensor:
-        """``(batch, n)``."""
+        """Posterior mean, ``(batch, n)``."""
         pairs = zip(self.marginals, self.nodes, strict=True)
         return torch.stack([(p * x).sum(1) for p, x in pairs], 1)
 
     def covariance(self, mean: Tensor) -> Tensor:
-        """``(batch, n, n)``: messages weighted by ``x_k - mean_k``, carried to each ``i >= k``."""
+        """``(batch, n, n)``, by messages weighted by ``x_k - mean_k`` and carried to ``i >= k``."""
         n_batch, n = mean.shape
         result = mean.new_zeros(n_batch, n, n)
         carried = mean.new_zeros(n_batch, 0, self.windows[0].n)

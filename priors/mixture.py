@@ -1,23 +1,20 @@
-r"""Gaussian mixtures in closed form: a multi-modal prior whose posteriors are known exactly.
-
-For ``x_0 ~ sum_k w_k N(mu_k, C_k)`` everything stays a mixture: ``p(x_0 | x_t)``, its moments, and
-``p(x_0 | y)`` for linear-Gaussian data. It is the referee of samplers. Each ``C_k = V_k S_k V_k^H``
-is kept by its eigenvalues: ``V_k`` is a matrix of its own for each component, or the DFT for all.
-"""
+"""Gaussian mixtures in closed form: multi-modal priors whose posteriors are known exactly."""
 
 from __future__ import annotations
 
 import math
 from abc import abstractmethod
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from invdiff.covariance import Covariance, DenseCovariance, LowRankCovariance, SpectralCovariance
-from invdiff.errors import InputError, ShapeError
+from invdiff.errors import DTypeError, InputError
 from invdiff.grid import Grid
 from invdiff.noise import NoiseField
+from invdiff.priors.checks import as_tensor, check_hermitian, check_mirrored, semidefinite_eigen
 from invdiff.protocols import BasePrior
 from invdiff.schedule import VE, Schedule
 
@@ -25,25 +22,27 @@ __all__ = ["GaussianMixturePrior", "SpectralMixturePrior"]
 
 
 class _Mixture(BasePrior):
-    """What the two share: all but the eigenvectors of the components."""
+    """A mixture of Gaussians with ``C_k = V_k S_k V_k^H``, but for the eigenvectors ``V_k``."""
 
-    def __init__(
-        self, grid: Grid, weights: Tensor, means: Tensor, *, schedule: Schedule | None
-    ) -> None:
-        if tuple(means.shape) != (len(weights), *grid.shape):
-            raise ShapeError(
-                "mixture components do not fit the grid",
-                got=f"means {tuple(means.shape)}",
-                expected=(len(weights), *grid.shape),
+    def __init__(self, grid: Grid, weights: Any, means: Any, *, schedule: Schedule | None) -> None:
+        if grid.is_complex:
+            raise DTypeError(
+                "a mixture is defined on a real grid",
+                got=grid.dtype,
+                expected="torch.float32 or torch.float64",
+                hint="Write a complex field as two real ones along a dim of its own.",
             )
-        if grid.is_complex or (weights <= 0).any() or abs(float(weights.sum()) - 1) > 1e-6:
-            raise InputError(
-                "not a real mixture",
-                got=f"{grid.dtype}, weights {weights.tolist()}",
-                expected="a real grid and positive weights that sum to one",
-            )
+        n = len(weights)
         self.grid, self.schedule = grid, schedule or VE()
-        self.weights, self.means = weights.to(grid.dtype), means.to(grid.dtype)
+        self.weights = as_tensor(weights, "weights", shape=(n,), dtype=grid.dtype)
+        self.means = as_tensor(means, "means", shape=(n, *grid.shape), dtype=grid.dtype)
+        if not (self.weights > 0).all() or abs(float(self.weights.sum()) - 1) > 1e-6:
+            raise InputError(
+                "the weights are not those of a mixture",
+                got=self.weights.tolist(),
+                expected="positive numbers that sum to one",
+                hint="Divide them by their sum; leave out components of weight zero.",
+            )
 
     @property
     @abstractmethod
@@ -67,11 +66,11 @@ class _Mixture(BasePrior):
         return f"{type(self).__name__}({len(self.weights)} components, {self.grid})"
 
     def responsibilities(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """``p(k | x_t)``, ``(batch, k)``."""
+        """Probability of each component, ``p(k | x_t)``, ``(batch, k)``."""
         return self._components(x_t, t)[0]
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Exact mean, without its covariance."""
+        """Exact mean ``(batch, *grid.shape)``, without its covariance."""
         weights, means, _, _ = self._components(x_t, t)
         return torch.einsum("bk,bk...->b...", weights, means)
 
@@ -109,40 +108,66 @@ class _Mixture(BasePrior):
 
 
 class GaussianMixturePrior(_Mixture):
-    """``sum_k w_k N(mu_k, C_k)`` on a real grid, with dense covariances.
+    r"""``sum_k w_k N(mu_k, C_k)`` on a real grid, with dense covariances, in closed form.
+
+    Given ``z = x_t / alpha = x_0 + r eps`` it is a mixture again, of the Gaussian posteriors of its
+    components (`GaussianPrior`)::
+
+        p(k | x_t) ∝ w_k N(z; mu_k, C_k + r^2 I),   m_k = mu_k + C_k (C_k + r^2 I)^-1 (z - mu_k)
+        E[x_0 | x_t] = sum_k p(k | x_t) m_k = m
+        Cov[x_0 | x_t] = sum_k p(k | x_t) (r^2 C_k (C_k + r^2 I)^-1 + (m_k - m)(m_k - m)^T)
+
+    So is ``p(x_0 | y)`` for linear-Gaussian data (`posterior`), which makes it the reference for
+    samplers on multi-modal posteriors.
+
+    Assumptions: none beyond the mixture; moments and posteriors are exact. Cost: ``k``
+    eigendecompositions of O(n^3) at the first use; then O(k n^2) per member for `denoise`, and
+    O(k n^3) for `moments`, which builds a dense covariance per member.
 
     Args:
-        grid: of the field; real.
-        weights: ``(k,)``, positive, summing to one.
-        means: ``(k, *grid.shape)``.
-        covariances: ``(k, n, n)`` with ``n = grid.size``, symmetric positive semi-definite.
-        schedule: noise levels of ``x_t``.
+        grid: of the field; real, of any number of dims.
+        weights: ``w_k``, ``(k,)``, positive, summing to one.
+        means: ``mu_k``, ``(k, *grid.shape)``.
+        covariances: ``C_k``, ``(k, n, n)`` with ``n = grid.size``, symmetric positive
+            semi-definite.
+        schedule: noise levels of ``x_t`` in the units of the field; default ``VE()``.
 
     Raises:
         ShapeError: arrays that do not fit each other or the grid.
-        InputError: weights that are no probabilities, or a complex grid.
+        DTypeError: a complex grid, or complex values.
+        NonFiniteError: NaN or Inf.
+        InputError: weights that are not probabilities, or a covariance that is not symmetric.
+
+    Example:
+        >>> import torch
+        >>> from invdiff.grid import Grid
+        >>> from invdiff.priors import GaussianMixturePrior
+        >>> prior = GaussianMixturePrior(
+        ...     Grid(("x",), (1,)),
+        ...     torch.tensor([0.5, 0.5]),
+        ...     torch.tensor([[-1.0], [1.0]]),
+        ...     covariances=0.01 * torch.ones(2, 1, 1),
+        ... )
+        >>> prior.responsibilities(torch.tensor([[0.0]]), torch.tensor(0.3))
+        tensor([[0.5000, 0.5000]])
     """
 
     def __init__(
         self,
         grid: Grid,
-        weights: Tensor,
-        means: Tensor,
+        weights: Any,
+        means: Any,
         *,
-        covariances: Tensor,
+        covariances: Any,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(grid, weights, means, schedule=schedule)
-        if tuple(covariances.shape) != (len(weights), grid.size, grid.size):
-            raise ShapeError(
-                "mixture components do not fit the grid",
-                got=f"covariances {tuple(covariances.shape)}",
-                expected=(len(weights), grid.size, grid.size),
-            )
-        self.covariances = covariances.to(grid.dtype)
+        shape = (len(self.weights), grid.size, grid.size)
+        self.covariances = as_tensor(covariances, "covariances", shape=shape, dtype=grid.dtype)
+        check_hermitian(self.covariances, "a covariance")
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
-        """Exact moments: those of the mixture ``p(x_0 | x_t)``."""
+        """Exact mean ``(batch, *grid.shape)`` and covariance of the mixture ``p(x_0 | x_t)``."""
         weights, means, gain, ratio = self._components(x_t, t)
         mean = torch.einsum("bk,bk...->b...", weights, means)
         within = (self._vectors * (ratio**2 * gain)[:, None, :]) @ self._vectors.mT
@@ -191,8 +216,7 @@ class GaussianMixturePrior(_Mixture):
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
-        values, vectors = torch.linalg.eigh(self.covariances)
-        return values.clamp_min(0), vectors
+        return semidefinite_eigen(self.covariances)
 
     @property
     def _values(self) -> Tensor:
@@ -220,47 +244,66 @@ def _innovation(matrix: Tensor, c: Tensor, noise_std: float) -> Tensor:
 
 
 class SpectralMixturePrior(_Mixture):
-    """``sum_k w_k N(mu_k, F^H S_k F)`` on a real grid: stationary components, all by FFT.
+    r"""``sum_k w_k N(mu_k, F^H S_k F)`` on a real grid: stationary components, all by FFT.
 
-    Given ``x_t`` the covariance is a stationary one for each member and a direction for each
-    component: ``sum_k w_k Q_k + sum_k w_k (m_k - m)(m_k - m)^T``. It scales to images.
+    The moments are those of `GaussianMixturePrior` with ``C_k = F^H S_k F``. Given ``x_t`` the
+    covariance is a stationary one for each member and one direction per component::
+
+        Cov[x_0 | x_t] = sum_k p(k | x_t) (F^H r^2 S_k / (S_k + r^2) F + (m_k - m)(m_k - m)^T)
+
+    Assumptions: periodic boundaries and components that are stationary about their means; the
+    moments are exact. Cost: O(k n log n) per member and call, so that it scales to images.
 
     Args:
-        grid: of the field; real.
-        weights: ``(k,)``, positive, summing to one.
-        means: ``(k, *grid.shape)``.
+        grid: of the field; real, of any number of dims.
+        weights: ``w_k``, ``(k,)``, positive, summing to one.
+        means: ``mu_k``, ``(k, *grid.shape)``.
         spectra: ``S_k > 0`` in ``torch.fft.fftn`` order, ``(k, *grid.shape)``; ``S(-f) = S(f)``.
-        schedule: noise levels of ``x_t``.
+        schedule: noise levels of ``x_t`` in the units of the field; default ``VE()``.
 
     Raises:
         ShapeError: arrays that do not fit each other or the grid, or an asymmetric spectrum.
-        InputError: weights that are no probabilities, a complex grid, a spectrum with zeros.
+        DTypeError: a complex grid, or complex values.
+        NonFiniteError: NaN or Inf.
+        InputError: weights that are not probabilities, or a spectrum with zeros.
+
+    Example:
+        >>> import torch
+        >>> from invdiff.grid import Grid
+        >>> from invdiff.priors import SpectralMixturePrior
+        >>> prior = SpectralMixturePrior(
+        ...     Grid(("x",), (4,)),
+        ...     torch.tensor([0.5, 0.5]),
+        ...     torch.stack([-torch.ones(4), torch.ones(4)]),
+        ...     spectra=0.01 * torch.ones(2, 4),
+        ... )
+        >>> prior.denoise(torch.ones(1, 4), torch.tensor(0.1))
+        tensor([[1., 1., 1., 1.]])
     """
 
     def __init__(
         self,
         grid: Grid,
-        weights: Tensor,
-        means: Tensor,
+        weights: Any,
+        means: Any,
         *,
-        spectra: Tensor,
+        spectra: Any,
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__(grid, weights, means, schedule=schedule)
-        axes = tuple(range(1, grid.ndim + 1))
-        mirrored = spectra.flip(axes).roll((1,) * grid.ndim, axes)
-        if spectra.shape != means.shape or not torch.allclose(mirrored, spectra):
-            raise ShapeError(
-                "spectra of a mixture of real fields",
-                got=f"shape {tuple(spectra.shape)}",
-                expected=f"{tuple(means.shape)} with S(-f) = S(f)",
+        shape = tuple(self.means.shape)
+        self.spectra = as_tensor(spectra, "spectra", shape=shape, dtype=grid.dtype)
+        check_mirrored(self.spectra, grid.ndim, "each of the spectra")
+        if not (self.spectra > 0).all():
+            raise InputError(
+                "the spectra are not positive",
+                got=f"values down to {float(self.spectra.min()):.3g}",
+                expected="variances > 0",
+                hint="Add a small constant to spectra with zeros.",
             )
-        if not (spectra > 0).all():
-            raise InputError("spectra must be positive", got=float(spectra.min()), expected="> 0")
-        self.spectra = spectra.to(grid.dtype)
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
-        """Exact moments: those of the mixture ``p(x_0 | x_t)``."""
+        """Exact mean ``(batch, *grid.shape)`` and covariance of the mixture ``p(x_0 | x_t)``."""
         weights, means, gain, ratio = self._components(x_t, t)
         mean = torch.einsum("bk,bk...->b...", weights, means)
         power = (weights @ (ratio**2 * gain)).reshape(x_t.shape)

@@ -1,8 +1,4 @@
-"""The training loop: EDM loss, Adam, EMA; deterministic, and resumed from its checkpoint.
-
-Data reach the loop as ``batches(step)``, a pure function of the step, so a resumed run sees what an
-uninterrupted one would have seen.
-"""
+"""The training loop: EDM loss, Adam, averaged weights; deterministic and resumable."""
 
 from __future__ import annotations
 
@@ -16,11 +12,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from scipy.special import ndtri
 from torch import Tensor
 from tqdm import tqdm
 
+from invdiff.arguments import as_integer, as_number
 from invdiff.errors import DivergedError, InputError
 from invdiff.priors.edm import EDMNetwork
 
@@ -32,7 +30,10 @@ Batch = tuple[np.ndarray, np.ndarray]
 
 @dataclass(frozen=True)
 class TrainingRecipe:
-    """Numbers of a training run.
+    """Numbers of a training run, as in Karras et al. 2022 (arXiv 2206.00364), section 5.
+
+    The noise level of a member is log-normal, ``log(sigma) ~ N(log(noise_median),
+    noise_spread^2)``, stratified within a batch.
 
     Args:
         steps: optimiser steps.
@@ -40,14 +41,14 @@ class TrainingRecipe:
         warmup: steps of linear warm-up.
         decay: last fraction of the steps, in which the rate falls linearly to zero.
         ema: decay of the averaged weights, which are the ones returned.
-        noise_median: median of the per-channel noise level, log-normal.
+        noise_median: median of the noise level of one channel, in network units.
         noise_spread: standard deviation of its logarithm.
         max_norm: gradient clipping.
         variance_weight: weight of the error estimate's likelihood.
         seed: of noise levels and noise.
 
     Raises:
-        InputError: numbers that make no run.
+        InputError: numbers that do not make a run.
     """
 
     steps: int
@@ -62,19 +63,31 @@ class TrainingRecipe:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.warmup < 1 or not 0 < self.decay <= 1:
+        for name, at_least in (("steps", 1), ("warmup", 1), ("seed", 0)):
+            whole = as_integer(name, getattr(self, name), least=at_least)
+            object.__setattr__(self, name, whole)
+        positive = ("learning_rate", "decay", "noise_median", "noise_spread", "max_norm")
+        for name in (*positive, "ema", "variance_weight"):
+            value = as_number(
+                name, getattr(self, name), above=0.0 if name in positive else -math.inf
+            )
+            object.__setattr__(self, name, value)
+        if self.decay > 1 or not 0 <= self.ema < 1 or self.variance_weight < 0:
             raise InputError(
-                "not a recipe", got=self, expected="steps >= 1, warmup >= 1, 0 < decay <= 1"
+                "these numbers do not make a training run",
+                got=self,
+                expected="decay <= 1, 0 <= ema < 1, variance_weight >= 0",
+                hint="Start from the defaults: TrainingRecipe(steps).",
             )
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step."""
+        """Learning rate of step ``step``, counted from 0."""
         warm = (step + 1) / self.warmup
         cool = (self.steps - step) / (self.decay * self.steps)
         return self.learning_rate * min(1.0, warm, cool)
 
     def noise(self, step: int, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """Stratified noise levels ``(b,)`` and standard normal noise like ``x0``."""
+        """Stratified noise levels ``(batch,)`` and standard normal noise of the shape of ``x0``."""
         rng = np.random.default_rng((self.seed, step))
         quantiles = (rng.permutation(len(x0)) + rng.uniform(size=len(x0))) / len(x0)
         levels = self.noise_median * np.exp(self.noise_spread * ndtri(quantiles))
@@ -90,25 +103,44 @@ def train(
     batches: Callable[[int], Batch],
     recipe: TrainingRecipe,
     *,
-    checkpoint: Path | None = None,
+    checkpoint: str | Path | None = None,
     checkpoint_every: int = 500,
     workers: int = 1,
     progress: bool = True,
 ) -> EDMNetwork:
     """Train ``network`` and return its averaged copy.
 
-    Runs in bfloat16 autocast, on the device of the network. With a ``checkpoint`` path the run
-    continues from it when it exists.
+    Runs in bfloat16 autocast on the device of the network. With a ``checkpoint`` the run resumes
+    from that file when it exists, bit for bit as if it had not been stopped. Cost: about three
+    network passes per step and member.
+
+    Args:
+        network: to train, in place; see `EDMNetwork.untrained`.
+        batches: gives the `Batch` of a step as a pure function of the step, so that a resumed run
+            sees what an uninterrupted one would have seen; picklable if ``workers > 0``.
+        recipe: numbers of the run.
+        checkpoint: safetensors file to store the run in and to resume it from; its folder is made.
+            A resumed run must have the same network and recipe; it does not know whether
+            ``batches`` are the same.
+        checkpoint_every: steps between two writes of it.
+        workers: processes that compute batches ahead; 0 computes them here.
+        progress: show a progress bar.
 
     Raises:
-        DivergedError: the loss is not finite.
+        DivergedError: a loss that is not finite.
+        InputError: a checkpoint of another network or recipe, or numbers that are not possible.
+        ShapeError: batches of another number of channels or positions than the network's.
     """
+    checkpoint_every = as_integer("checkpoint_every", checkpoint_every, least=1)
     device = next(network.parameters()).device
     averaged = copy.deepcopy(network).requires_grad_(False)
     optimiser = torch.optim.Adam(network.parameters(), betas=(0.9, 0.99))
+    run = _Run(network, averaged, optimiser, recipe)
     start = 0
-    if checkpoint is not None and checkpoint.exists():
-        start = _load(checkpoint, network, averaged, optimiser)
+    if checkpoint is not None:
+        checkpoint = Path(checkpoint)
+        checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        start = run.load(checkpoint) if checkpoint.exists() else 0
     steps = tqdm(
         range(start, recipe.steps), initial=start, total=recipe.steps, disable=not progress
     )
@@ -130,7 +162,10 @@ def train(
             )
         if not torch.isfinite(loss):
             raise DivergedError(
-                "training diverged", got=f"loss {loss} at step {step}", hint="Lower learning_rate."
+                "training diverged",
+                got=f"loss {float(loss.detach())} at step {step}",
+                expected="a finite loss",
+                hint="Lower learning_rate, or look for extreme values among the fields.",
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -143,12 +178,17 @@ def train(
         if checkpoint is not None and (
             (step + 1) % checkpoint_every == 0 or step + 1 == recipe.steps
         ):
-            _save(checkpoint, network, averaged, optimiser, step=step + 1)
+            run.save(checkpoint, step=step + 1)
     return averaged
 
 
 def prefetch(batches: Callable[[int], Batch], steps: range, *, workers: int) -> Iterator[Batch]:
-    """Yield ``batches(step)`` in order, computed ahead by ``workers`` processes (0: none)."""
+    """Yield ``batches(step)`` in order, computed ahead by ``workers`` processes (0: none).
+
+    Raises:
+        InputError: a number of workers that is not possible.
+    """
+    workers = as_integer("workers", workers, least=0)
     if workers == 0:
         yield from map(batches, steps)
         return
@@ -167,35 +207,64 @@ def _average(averaged: EDMNetwork, network: EDMNetwork, decay: float) -> None:
             mean.lerp_(new, 1 - decay)
 
 
-def _save(
-    path: Path,
-    network: EDMNetwork,
-    averaged: EDMNetwork,
-    optimiser: torch.optim.Optimizer,
-    *,
-    step: int,
-) -> None:
-    tensors = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"averaged.{k}": v for k, v in averaged.state_dict().items()}
-    for index, state in optimiser.state_dict()["state"].items():
-        tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
-    partial = path.with_suffix(".partial")
-    save_file({k: v.contiguous() for k, v in tensors.items()}, partial, {"step": str(step)})
-    partial.replace(path)
+@dataclass(frozen=True)
+class _Run:
+    """All that changes in a run, and what it must be the same in to be resumed."""
 
+    network: EDMNetwork
+    averaged: EDMNetwork
+    optimiser: torch.optim.Optimizer
+    recipe: TrainingRecipe
 
-def _load(
-    path: Path, network: EDMNetwork, averaged: EDMNetwork, optimiser: torch.optim.Optimizer
-) -> int:
-    groups: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "optimiser": {}}
-    for key, value in load_file(path).items():
-        group, name = key.split(".", 1)
-        groups[group][name] = value
-    network.load_state_dict(groups["network"])
-    averaged.load_state_dict(groups["averaged"])
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in groups["optimiser"].items():
-        index, name = key.split(".")
-        state.setdefault(int(index), {})[name] = value
-    optimiser.load_state_dict({**optimiser.state_dict(), "state": state})
-    return int(next(iter(state.values()))["step"])
+    @property
+    def identity(self) -> dict[str, str]:
+        """Settings that change the result."""
+        network = self.network
+        return {
+            "network": f"{network.network.config}, sigma_data={network.sigma_data}",
+            "recipe": repr(self.recipe),
+        }
+
+    def save(self, path: Path, *, step: int) -> None:
+        """Write the run to ``path``, replacing the file in one move."""
+        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
+        tensors |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
+        for index, state in self.optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
+        partial = path.with_suffix(".partial")
+        contiguous = {k: v.contiguous() for k, v in tensors.items()}
+        save_file(contiguous, partial, {**self.identity, "step": str(step)})
+        partial.replace(path)
+
+    def load(self, path: Path) -> int:
+        """Continue from ``path``: the next step."""
+        try:
+            with safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+        except SafetensorError as error:
+            raise InputError(
+                f"{path.name} is not a checkpoint of a training run",
+                got=error,
+                expected="a safetensors file that train has written",
+                hint="Remove it to start again, or give another path.",
+            ) from error
+        for key, value in self.identity.items():
+            if metadata.get(key) != value:
+                raise InputError(
+                    f"the checkpoint {path.name} is of another {key}",
+                    got=metadata.get(key),
+                    expected=value,
+                    hint="Resume it with the same settings, or give another path.",
+                )
+        groups: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "optimiser": {}}
+        for key, tensor in load_file(path).items():
+            group, name = key.split(".", 1)
+            groups[group][name] = tensor
+        self.network.load_state_dict(groups["network"])
+        self.averaged.load_state_dict(groups["averaged"])
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in groups["optimiser"].items():
+            index, name = key.split(".")
+            state.setdefault(int(index), {})[name] = tensor
+        self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
+        return int(metadata["step"])

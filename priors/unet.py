@@ -1,9 +1,4 @@
-"""A small residual U-Net that runs at any image size.
-
-No layer normalises over space, so a pixel's output depends on its neighbourhood alone and a network
-trained on patches serves whole images. Work starts at half resolution (pixel unshuffle, as in
-FFDNet, Zhang et al. 2018, arXiv 1710.04026), which makes it cheap on a CPU.
-"""
+"""A small residual U-Net that runs at any image size."""
 
 from __future__ import annotations
 
@@ -14,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from invdiff.errors import ShapeError
+from invdiff.arguments import as_integer
+from invdiff.errors import InputError, ShapeError
 
 __all__ = ["UNet", "UNetConfig"]
 
@@ -25,10 +21,13 @@ class UNetConfig:
 
     Args:
         channels: real channels of the field, 2 for a complex one.
-        positions: channels that tell where a pixel lies.
+        positions: channels that state the place of a pixel.
         widths: features at 1/2, 1/4, 1/8 ... of the resolution.
-        blocks: residual blocks a level, on the way down (one more on the way up).
+        blocks: residual blocks per level on the way down (one more on the way up).
         embedding: features of the noise-level embedding.
+
+    Raises:
+        InputError: numbers that are not whole or not positive, or no widths.
     """
 
     channels: int = 2
@@ -37,9 +36,23 @@ class UNetConfig:
     blocks: int = 2
     embedding: int = 128
 
+    def __post_init__(self) -> None:
+        if len(self.widths) == 0:
+            raise InputError(
+                "a U-Net needs at least one level",
+                got=f"widths={self.widths}",
+                expected="features of one or more levels",
+                hint="Give widths such as (64, 96, 128).",
+            )
+        widths = tuple(as_integer("a width", w, least=1) for w in self.widths)
+        object.__setattr__(self, "widths", widths)
+        for name, at_least in (("channels", 1), ("positions", 0), ("blocks", 1), ("embedding", 1)):
+            value = as_integer(name, getattr(self, name), least=at_least)
+            object.__setattr__(self, name, value)
+
     @property
     def stride(self) -> int:
-        """Image sides must be multiples of this; the U-Net pads and crops."""
+        """Image sides are padded to multiples of this, and cropped again."""
         return 1 << len(self.widths)
 
     def to_dict(self) -> dict[str, object]:
@@ -65,7 +78,7 @@ class _Block(nn.Module):
 
 
 class _Level(nn.Module):
-    """A run of blocks."""
+    """The residual blocks of one resolution, applied in turn."""
 
     def __init__(self, width: int, n_blocks: int, embedding: int) -> None:
         super().__init__()
@@ -78,9 +91,18 @@ class _Level(nn.Module):
 
 
 class UNet(nn.Module):
-    """Residual U-Net with noise-level modulation and position channels.
+    """Residual U-Net with noise-level modulation and position channels, for any image size.
 
-    The last output channel is a log-variance: the network's own estimate of its squared error.
+    Each block is ``x + conv(silu(modulated conv(silu(x))))``. The last output channel is a
+    log-variance: the network's own estimate of its squared error. Work starts at half resolution
+    (pixel unshuffle, as in FFDNet, Zhang et al. 2018, arXiv 1710.04026), which makes the network
+    cheap on a CPU.
+
+    Assumptions: none of the layers normalises over space, so that a pixel's output depends on its
+    neighbourhood alone and a network trained on patches serves whole images.
+
+    Args:
+        config: channels, widths and depth.
     """
 
     def __init__(self, config: UNetConfig) -> None:
@@ -102,13 +124,30 @@ class UNet(nn.Module):
     def forward(self, x: Tensor, c_noise: Tensor, positions: Tensor) -> Tensor:
         """Map a field, its noise level and its positions to a field and a log-variance.
 
-        ``(b, channels, h, w)``, ``(b,)``, ``(b, positions, h, w)`` to ``(b, channels + 1, h, w)``.
+        Args:
+            x: ``(batch, channels, h, w)``.
+            c_noise: ``log(sigma) / 4`` of each member, ``(batch,)``.
+            positions: ``(batch, n_positions, h, w)``.
+
+        Returns:
+            ``(batch, channels + 1, h, w)``.
+
+        Raises:
+            ShapeError: another number of channels, or positions of another shape.
         """
+        if x.shape[1] != self.config.channels:
+            raise ShapeError(
+                "the field has another number of channels than the network",
+                got=tuple(x.shape),
+                expected=f"(batch, {self.config.channels}, h, w)",
+                hint="A complex field has two real channels, a real one has one.",
+            )
         if positions.shape[1] != self.config.positions or positions.shape[-2:] != x.shape[-2:]:
             raise ShapeError(
                 "position channels do not fit the field",
                 got=tuple(positions.shape),
                 expected=f"(batch, {self.config.positions}, {x.shape[-2]}, {x.shape[-1]})",
+                hint="Train and run the network with the same coordinates.",
             )
         h, w = x.shape[-2:]
         stride = self.config.stride

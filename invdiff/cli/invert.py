@@ -93,7 +93,7 @@ def invert(
         result = draw(
             y,
             operator,
-            None if no_prior else hub.load(prior, grid=operator.domain),
+            None if no_prior else hub.load_prior(prior, grid=operator.domain),
             start=model,
             seed=seed,
             method=_method(max_solves // survey.n_shots, band, has_prior=not no_prior),

@@ -49,7 +49,7 @@ def reconstruct(
         check_realizations(realizations, 16)
         sampler = Ancestral() if steps is None else Ancestral(steps)
         check_output(out, overwrite=overwrite)
-        learned = hub.load(prior)
+        learned = hub.load_prior(prior)
         make_problem = _operator(operator)
         scan = read_kspace(source, slice_index=slice_index)
         if noise_std is None:

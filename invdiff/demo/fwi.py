@@ -81,7 +81,7 @@ def run_fwi_demo(
     stores = [out / f"{name}.zarr" for name in ("fwi", "survey", "start")]
     check_stores(stores, overwrite=overwrite)
     line = simulate_line(folded_and_faulted(), seed=seed)
-    prior = hub.load("velocity-2d", grid=line.operator.domain)
+    prior = hub.load_prior("velocity-2d", grid=line.operator.domain)
     began = time.perf_counter()
     result = invert(
         line.pressure,

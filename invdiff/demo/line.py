@@ -16,7 +16,7 @@ from invdiff.grid import Grid
 from invdiff.io import survey_dataset
 from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Threads, ricker
 from invdiff.operators.seismic.environment import available_cores
-from invdiff.priors.velocity import VelocityGenerator
+from invdiff.priors.recipes.velocity_generator import VelocityGenerator
 
 __all__ = ["BOUNDS", "FREQUENCY", "Line", "folded_and_faulted", "simulate_line"]
 

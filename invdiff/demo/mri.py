@@ -89,7 +89,7 @@ def run_demo(
     check_members(realizations)
     image = bundled_slice()
     operator, kspace = simulate(image, acceleration=acceleration, seed=seed)
-    prior = hub.load("brain-t1", grid=operator.domain)
+    prior = hub.load_prior("brain-t1", grid=operator.domain)
     start = time.perf_counter()
     result = reconstruct(
         operator.range.to_dataarray(kspace, "kspace"),

@@ -4,7 +4,7 @@
 
 LABELS.npz holds ``labels (n, h, w)``, ``lut`` and ``subject``; the shipped prior used 1 mm axial
 sections of 16 heads from SynthSeg (Apache-2.0), subjects 1 to 14. Images are drawn by
-:class:`invdiff.priors.brain.BrainGenerator`; no patient's image is used.
+`BrainGenerator`; no patient's image is used.
 """
 
 from __future__ import annotations
@@ -18,17 +18,15 @@ import torch
 import typer
 
 from invdiff.grid import Grid
-from invdiff.priors import hub
-from invdiff.priors.brain import BrainGenerator, LabelMaps
 from invdiff.priors.edm import EDMNetwork
-from invdiff.priors.fit import fit_error_spectra, validate
+from invdiff.priors.hub import check_path, save_prior
 from invdiff.priors.network import NetworkPrior
-from invdiff.priors.spectral import ErrorSpectra
+from invdiff.priors.recipes.brain_generator import BrainGenerator, LabelMaps
 from invdiff.priors.train import Batch, TrainingRecipe, train
 from invdiff.priors.unet import UNetConfig
 from invdiff.schedule import VE
 
-__all__ = ["BrainBatches", "build", "fit", "main"]
+__all__ = ["BrainBatches", "fit", "main"]
 
 TRAINING_SUBJECTS = tuple(range(1, 15))
 VALIDATION_SUBJECTS = (15, 16)
@@ -38,11 +36,12 @@ SIGMA_DATA = 0.3
 RECIPE = TrainingRecipe(steps=4000)
 SCHEDULE = VE(ratio_min=0.005, ratio_max=8.0)
 N_SLICES = 24  # of the validation subjects, for the spectra and again for the figures
-SEED_FIT, SEED_JUDGE = 1, 2
+SEED_FIT, SEED_VALIDATE = 1, 2
 CARD = {
     "name": "brain-t1",
-    "data": "Synthetic T1-like complex axial slices, 1 mm, drawn by invdiff.priors.brain from "
-    "label maps of 16 heads (SynthSeg); subjects 1-14 for training, 15-16 for spectra and metrics. "
+    "data": "Synthetic T1-like complex axial slices, 1 mm, drawn by "
+    "invdiff.priors.recipes.brain_generator from label maps of 16 heads (SynthSeg); "
+    "subjects 1-14 for training, 15-16 for spectra and metrics. "
     "Magnitude about 1 at the 99th percentile of the foreground, smooth random phase.",
     "licence": "BSD-3-Clause; label maps: Apache-2.0 (BBillot/SynthSeg)",
     "intended_use": "Research on reconstruction of axial brain slices; no clinical use.",
@@ -54,7 +53,14 @@ CARD = {
 
 @dataclass(frozen=True)
 class BrainBatches:
-    """Batch of a step: ``n_images`` new slices, ``n_patches`` patches of each."""
+    """Batch of one step: ``n_images`` new slices, ``n_patches`` patches of each.
+
+    Args:
+        generator: draws the slices.
+        seed: of the slices.
+        n_images: slices per step.
+        n_patches: patches per slice.
+    """
 
     generator: BrainGenerator
     seed: int = 0
@@ -80,44 +86,34 @@ def main(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a stored prior.")] = False,
 ) -> None:
     """Train, fit the spectra of the error, validate, and save weights with their card."""
+    check_path(out, overwrite=overwrite)
     maps = LabelMaps.load(labels)
     network = train(
-        build(),
+        EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed),
         BrainBatches(BrainGenerator(maps.of_subjects(TRAINING_SUBJECTS))),
         RECIPE,
         checkpoint=checkpoint,
     )
-    prior, metrics = fit(network, BrainGenerator(maps.of_subjects(VALIDATION_SUBJECTS)))
-    hub.save(prior, out, {**CARD, "metrics": metrics}, overwrite=overwrite)
+    prior = fit(network, BrainGenerator(maps.of_subjects(VALIDATION_SUBJECTS)))
+    save_prior(prior, out, overwrite=overwrite)
 
 
 def fit(
-    network: EDMNetwork, generator: BrainGenerator
-) -> tuple[NetworkPrior, list[dict[str, float]]]:
-    """Error spectra from some validation slices, and figures from others.
-
-    Weights are rounded to the half precision they are stored in first.
-    """
-    for parameter in network.parameters():
-        parameter.data = parameter.half().float()
-    images = torch.from_numpy(np.stack([generator.image(SEED_FIT, i) for i in range(N_SLICES)]))
-    judged = torch.from_numpy(np.stack([generator.image(SEED_JUDGE, i) for i in range(N_SLICES)]))
-    grid = Grid(("y", "x"), tuple(images.shape[1:]), torch.complex64)
-    ratios = np.geomspace(SCHEDULE.ratio_min, SCHEDULE.ratio_max, 20)
-    white = ErrorSpectra(ratios[[0, -1]], np.array([0.0, 1.0]), np.ones((2, 2)))
-    blank = NetworkPrior(network, white, grid, schedule=SCHEDULE)
-    spectra = fit_error_spectra(blank, images.split(4), ratios=ratios)
-    prior = NetworkPrior(network, spectra, grid, schedule=SCHEDULE)
-    return prior, validate(prior, judged.split(4), ratios=ratios[::2])
-
-
-def build() -> EDMNetwork:
-    """The untrained network, deterministic."""
-    # torch initialises layers from its global generator; it is seeded here and put back.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(RECIPE.seed)
-        network = EDMNetwork(CONFIG, SIGMA_DATA)
-    return network.to(memory_format=torch.channels_last)
+    network: EDMNetwork, generator: BrainGenerator, *, n_slices: int = N_SLICES
+) -> NetworkPrior:
+    """The prior of a trained network: spectra from some validation slices, figures from others."""
+    fields, validation = (
+        torch.from_numpy(np.stack([generator.image(seed, i) for i in range(n_slices)]))
+        for seed in (SEED_FIT, SEED_VALIDATE)
+    )
+    return NetworkPrior.fitted(
+        network,
+        fields.split(4),
+        Grid(("y", "x"), tuple(fields.shape[1:]), torch.complex64),
+        validation=validation.split(4),
+        schedule=SCHEDULE,
+        card=CARD,
+    )
 
 
 if __name__ == "__main__":

@@ -2,8 +2,7 @@
 
     python -m invdiff.priors.recipes.velocity_2d --out velocity-2d [--checkpoint FILE]
 
-Models are drawn by :class:`invdiff.priors.velocity.VelocityGenerator` alone; no published model is
-used. An hour on one CPU core.
+Models are drawn by `VelocityGenerator` alone; no published model is used. An hour on one CPU core.
 """
 
 from __future__ import annotations
@@ -15,23 +14,20 @@ from typing import Annotated
 import numpy as np
 import torch
 import typer
-from safetensors.torch import load_file
 
 from invdiff.grid import Grid
-from invdiff.priors import hub
 from invdiff.priors.edm import EDMNetwork
-from invdiff.priors.fit import fit_error_spectra, validate
+from invdiff.priors.hub import check_path, save_prior
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.positions import Depth
-from invdiff.priors.spectral import ErrorSpectra
+from invdiff.priors.recipes.velocity_generator import VelocityGenerator
 from invdiff.priors.train import Batch, TrainingRecipe, train
 from invdiff.priors.unet import UNetConfig
-from invdiff.priors.velocity import VelocityGenerator
 from invdiff.schedule import VE
 
-__all__ = ["VelocityBatches", "build", "fit", "from_checkpoint", "main"]
+__all__ = ["VelocityBatches", "fit", "main"]
 
-# Some are no multiples of the U-Net's stride, so that it learns to ignore its padding.
+# Some are not multiples of the U-Net's stride, so that it learns to ignore its padding.
 SIDES = (64, 70, 72, 78, 80)
 DEEPEST_TOP = 58  # cells above a patch
 OFFSET, SCALE = 3000.0, 1000.0  # m/s
@@ -42,13 +38,13 @@ RECIPE = TrainingRecipe(steps=7000, noise_median=0.12, noise_spread=1.6)
 SCHEDULE = VE(ratio_min=5.0, ratio_max=20000.0)  # m/s
 GRID = Grid(("z", "x"), (70, 70), torch.float32, units="m s-1")
 N_MODELS = 96  # for the spectra, and again for the figures
-SEED_FIT, SEED_JUDGE = 1, 2
+SEED_FIT, SEED_VALIDATE = 1, 2
 CARD = {
     "name": "velocity-2d",
     "data": "Procedural P-velocity models, 10 m cells, 1400 to 5500 m/s, drawn by "
-    "invdiff.priors.velocity: layers, gradients, folds, faults, unconformities, salt, water. "
-    f"Seed 0 for training, {SEED_FIT} for spectra, {SEED_JUDGE} for metrics; spectra and metrics "
-    "on 70x70 models from the surface.",
+    "invdiff.priors.recipes.velocity_generator: layers, gradients, folds, faults, "
+    f"unconformities, salt, water. Seed 0 for training, {SEED_FIT} for spectra, "
+    f"{SEED_VALIDATE} for metrics; spectra and metrics on 70x70 models from the surface.",
     "licence": "BSD-3-Clause; own generator, no outside data",
     "spacing": {"z": 10.0, "x": 10.0},
     "intended_use": "Research on full waveform inversion of sections from the surface to about "
@@ -62,7 +58,13 @@ CARD = {
 
 @dataclass(frozen=True)
 class VelocityBatches:
-    """Batch of a step: patches of new models, half of them at the surface."""
+    """Batch of one step: patches of new models, half of them at the surface.
+
+    Args:
+        generator: draws the models.
+        seed: of the models and of the places of the patches.
+        batch_size: patches per step.
+    """
 
     generator: VelocityGenerator = field(default_factory=VelocityGenerator)
     seed: int = 0
@@ -90,67 +92,37 @@ def main(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a stored prior.")] = False,
 ) -> None:
     """Train, fit the spectra of the error, validate, and save weights with their card."""
-    network = train(build(), VelocityBatches(), RECIPE, checkpoint=checkpoint, checkpoint_every=250)
-    prior, metrics = fit(network)
-    hub.save(prior, out, {**CARD, "metrics": metrics}, overwrite=overwrite)
+    check_path(out, overwrite=overwrite)
+    network = train(
+        EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed),
+        VelocityBatches(),
+        RECIPE,
+        checkpoint=checkpoint,
+        checkpoint_every=250,
+    )
+    save_prior(fit(network, VelocityGenerator()), out, overwrite=overwrite)
 
 
 def fit(
-    network: EDMNetwork, generator: VelocityGenerator | None = None, *, n_models: int = N_MODELS
-) -> tuple[NetworkPrior, list[dict[str, float]]]:
-    """Error spectra from ``n_models`` validation models, and figures from as many others.
-
-    Weights are rounded to the half precision they are stored in first.
-    """
-    generator = generator or VelocityGenerator()
-    for parameter in network.parameters():
-        parameter.data = parameter.half().float()
+    network: EDMNetwork, generator: VelocityGenerator, *, n_models: int = N_MODELS
+) -> NetworkPrior:
+    """The prior of a trained network: spectra from some validation models, figures from others."""
     nz, nx = GRID.shape
-    fitted, judged = (
+    fields, validation = (
         torch.from_numpy(np.stack([generator.model(seed, i, (nz, nx)) for i in range(n_models)]))
-        for seed in (SEED_FIT, SEED_JUDGE)
+        for seed in (SEED_FIT, SEED_VALIDATE)
     )
-    ratios = np.geomspace(SCHEDULE.ratio_min, SCHEDULE.ratio_max, 25)
-    white = ErrorSpectra(ratios[[0, -1]] / SCALE, np.array([0.0, 1.0]), np.ones((2, 2)))
-    raw = fit_error_spectra(_prior(network, white), fitted.split(8), ratios=ratios)
-    # The table is asked in network units.
-    prior = _prior(network, ErrorSpectra(ratios / SCALE, raw.wavenumbers, raw.power))
-    return prior, validate(prior, judged.split(8), ratios=ratios[::2])
-
-
-def from_checkpoint(path: Path, *, n_models: int = N_MODELS) -> NetworkPrior:
-    """A usable prior from the averaged weights of a run that is not over."""
-    stored = load_file(path)
-    network = build()
-    network.load_state_dict(
-        {
-            key.removeprefix("averaged."): value
-            for key, value in stored.items()
-            if key.startswith("averaged.")
-        }
-    )
-    return fit(network.requires_grad_(False), n_models=n_models)[0]
-
-
-def build() -> EDMNetwork:
-    """The untrained network, deterministic."""
-    # torch initialises layers from its global generator; it is seeded here and put back.
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(RECIPE.seed)
-        network = EDMNetwork(CONFIG, SIGMA_DATA)
-    return network.to(memory_format=torch.channels_last)
-
-
-def _prior(network: EDMNetwork, spectra: ErrorSpectra) -> NetworkPrior:
-    return NetworkPrior(
+    return NetworkPrior.fitted(
         network,
-        spectra,
+        fields.split(8),
         GRID,
+        validation=validation.split(8),
         schedule=SCHEDULE,
         scale=SCALE,
         offset=OFFSET,
         coordinates=DEPTH,
-        card={"name": CARD["name"]},
+        card=CARD,
+        n_levels=25,
     )
 
 

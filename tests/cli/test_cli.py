@@ -84,7 +84,7 @@ def test_overwrite(tmp_path: Path, source: Path) -> None:
 def test_priors_by_any_of_their_paths(tmp_path: Path, source: Path, suffix: str) -> None:
     from invdiff.priors import hub
 
-    hub.save(tiny.prior(), tmp_path / "tiny.v2", tiny.CARD)
+    hub.save_prior(tiny.prior(), tmp_path / "tiny.v2", tiny.CARD)
     out = tmp_path / "out.zarr"
     result = reconstruct(source, out, tmp_path / f"tiny.v2{suffix}")
     assert result.attrs["invdiff_prior"].startswith("tiny@")

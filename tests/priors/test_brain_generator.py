@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from invdiff.errors import InputError
-from invdiff.priors.brain import BrainGenerator, LabelMaps
+from invdiff.priors.recipes.brain_generator import BrainGenerator, LabelMaps
 
 H, W = 80, 72
 
@@ -145,7 +145,7 @@ def test_subjects_are_selected_and_files_read_back(tmp_path):
 
 def test_bad_input_is_refused(generator, tmp_path):
     maps = generator.maps
-    with pytest.raises(InputError, match="subject ids"):
+    with pytest.raises(InputError, match="no slices"):
         maps.of_subjects([99])
     with pytest.raises(InputError, match="labels"):
         LabelMaps(maps.labels.astype(np.int64), maps.lut, maps.subject)
@@ -157,7 +157,7 @@ def test_bad_input_is_refused(generator, tmp_path):
         BrainGenerator(maps, skull_strip_fraction=1.5)
     with pytest.raises(InputError, match="blur_range"):
         BrainGenerator(maps, blur_range=(0.8, 0.1))
-    with pytest.raises(InputError, match="size and n"):
+    with pytest.raises(InputError, match="crop"):
         generator.patches(0, 0, 0)
     np.savez(tmp_path / "short.npz", labels=maps.labels)
     with pytest.raises(InputError, match="label file"):

@@ -184,7 +184,7 @@ def test_priors_that_make_no_sense_are_refused() -> None:
         StationaryGaussianPrior(grid, zeros, torch.ones(N, N + 1, dtype=REAL))
     with pytest.raises(ShapeError, match=r"S\(-k\)"):
         StationaryGaussianPrior(grid, zeros, torch.arange(N * N).double().reshape(N, N))
-    with pytest.raises(ShapeError, match="components"):
+    with pytest.raises(ShapeError, match="covariances"):
         GaussianMixturePrior(grid, torch.ones(1), zeros[None], covariances=eye)
     for weights in (torch.tensor([0.5, 0.6]), torch.tensor([1.0, 0.0])):
         with pytest.raises(InputError, match="mixture"):

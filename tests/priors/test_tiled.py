@@ -2,7 +2,9 @@
 
 import itertools
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -17,8 +19,10 @@ from invdiff.operators.linear import Mask
 from invdiff.posterior import Posterior
 from invdiff.priors.spectral import SpectralPrior
 from invdiff.priors.tiled import TiledPrior
+from invdiff.run_state import identity
 from invdiff.samplers import DDIM, Ancestral, Heun, sample
 from invdiff.schedule import VE
+from tests.support import tiny
 
 SCHEDULE = VE(0.01, 20.0)
 
@@ -210,3 +214,27 @@ def test_deterministic_samples_do_not_depend_on_the_tiling():
     whole = sample(Pixelwise(grid), DDIM(10), realizations=2, seed=1)
     tiled = TiledPrior(Pixelwise(image(6, 6)), grid, overlap=2)
     torch.testing.assert_close(sample(tiled, DDIM(10), realizations=2, seed=1), whole)
+
+
+def test_a_tiled_network_moves_with_its_tiles() -> None:
+    tiled = TiledPrior(tiny.prior((16, 16), wiggle=1.0), image(24, 20), overlap=8)
+    moved = tiled.to("cpu")
+    x_t = NoiseField(0)(tiled.grid, range(2), 0)
+    torch.testing.assert_close(moved.denoise(x_t, at(0.5)), tiled.denoise(x_t, at(0.5)))
+    assert TiledPrior(Pixelwise(image(8, 8)), image(9, 9), overlap=2).to("cpu").overlap == 2
+
+
+def test_the_identity_of_a_prior_is_what_changes_its_moments() -> None:
+    """Not its card, nor the way that it came to its grid."""
+    prior, large = tiny.prior((16, 16), wiggle=1.0), image(24, 20)
+    direct, twice = prior.on(large), prior.on(image(9, 9)).on(large)
+    direct.card["name"] = "other"
+    assert identity(prior=direct) == identity(prior=twice)
+    tiled = [TiledPrior(prior, large, overlap=n) for n in (8, 8, 9)]
+    assert identity(prior=tiled[0]) == identity(prior=tiled[1]) != identity(prior=tiled[2])
+    parts = {"wiggle": 0.5, "scale": 2.0, "spectra": replace(tiny.FLAT, power=np.full((2, 2), 2.0))}
+    for name, value in parts.items():
+        other = tiny.prior((16, 16), **{"wiggle": 1.0, name: value}).on(large)
+        assert identity(prior=other) != identity(prior=direct), name
+    part = prior.on(large, (slice(0, 16), slice(2, 18)))
+    assert identity(prior=part) != identity(prior=prior.on(part.grid))

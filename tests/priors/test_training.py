@@ -1,6 +1,7 @@
 """The training loop: it learns, resumes bit for bit, averages, and stops when it diverges."""
 
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from invdiff.errors import DivergedError
+from invdiff.errors import DivergedError, InputError, ShapeError
 from invdiff.priors.edm import EDMNetwork
 from invdiff.priors.train import Batch, TrainingRecipe, prefetch, train
 from invdiff.priors.unet import UNetConfig
@@ -119,6 +120,93 @@ def test_a_stopped_run_resumes_bit_for_bit(tmp_path: Path, layout: torch.memory_
     done = train(fresh(5), watched, recipe, checkpoint=checkpoint, workers=0, progress=False)
     assert seen == []
     assert_equal(done, averaged)
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"learning_rate": 2e-3}, "another recipe"),
+        ({"noise_median": 0.2}, "another recipe"),
+        ({"steps": 4}, "another recipe"),
+        ({"config": replace(CONFIG, widths=(16, 32))}, "another network"),
+        ({"sigma_data": 0.5}, "another network"),
+    ],
+    ids=str,
+)
+def test_a_run_resumes_with_its_own_settings_only(
+    tmp_path: Path, changed: dict[str, object], words: str
+) -> None:
+    def run(
+        steps: int = 2, *, config: UNetConfig = CONFIG, sigma_data: float = 0.3, **recipe: float
+    ) -> EDMNetwork:
+        network = tiny.network(config, wiggle=0.1, sigma_data=sigma_data).requires_grad_(True)
+        return train(
+            network,
+            FIELDS,
+            TrainingRecipe(steps, warmup=1, **recipe),
+            checkpoint=str(tmp_path / "runs" / "run.safetensors"),  # the folder is made
+            workers=0,
+            progress=False,
+        )
+
+    first = run()
+    assert_equal(run(), first)
+    with pytest.raises(InputError, match=words) as caught:
+        run(**changed)
+    assert caught.value.got != caught.value.expected
+    (tmp_path / "runs" / "run.safetensors").write_bytes(b"damaged")
+    with pytest.raises(InputError, match="not a checkpoint"):
+        run()
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        {"steps": 1.5},
+        {"steps": True},
+        {"steps": 0},
+        {"warmup": 0},
+        {"seed": -1},
+        {"seed": 0.5},
+        {"learning_rate": 0.0},
+        {"learning_rate": np.nan},
+        {"decay": 1.5},
+        {"ema": 1.0},
+        {"variance_weight": -1.0},
+    ],
+    ids=str,
+)
+def test_numbers_that_do_not_make_a_run_are_refused(numbers: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(numbers))):
+        TrainingRecipe(**{"steps": 10, **numbers})
+
+
+def test_numpy_numbers_make_the_same_run() -> None:
+    made = TrainingRecipe(np.int64(9), learning_rate=np.float64(0.5), warmup=np.uint8(3))
+    assert repr(made) == repr(TrainingRecipe(9, learning_rate=0.5, warmup=3))
+    config = UNetConfig(np.int64(1), widths=[np.int32(8), 12], blocks=np.int8(1))
+    assert repr(config) == repr(UNetConfig(1, widths=(8, 12), blocks=1))
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [{"channels": 0}, {"channels": 1.0}, {"widths": ()}, {"widths": (8.5,)}, {"blocks": True}],
+    ids=str,
+)
+def test_sizes_that_do_not_make_a_network_are_refused(numbers: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=r"integer|too small|at least one level"):
+        UNetConfig(**numbers)
+
+
+def test_batches_of_other_channels_are_refused() -> None:
+    def two_channels(step: int) -> Batch:
+        fields, positions = FIELDS(step)
+        return np.concatenate([fields, fields], axis=1), positions
+
+    with pytest.raises(ShapeError, match="number of channels"):
+        train(fresh(), two_channels, TrainingRecipe(1), workers=0, progress=False)
+    with pytest.raises(InputError, match="workers"):
+        train(fresh(), FIELDS, TrainingRecipe(1), workers=-1, progress=False)
 
 
 def test_the_average_is_exponential() -> None:

@@ -7,9 +7,9 @@ import pytest
 from scipy import ndimage
 
 from invdiff.errors import InputError
-from invdiff.priors import velocity
 from invdiff.priors.recipes import velocity_2d as recipe
-from invdiff.priors.velocity import VelocityGenerator
+from invdiff.priors.recipes import velocity_generator as velocity
+from invdiff.priors.recipes.velocity_generator import VelocityGenerator
 
 GENERATOR = VelocityGenerator()
 PLAIN = VelocityGenerator(

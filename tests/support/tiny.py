@@ -87,7 +87,7 @@ def prior(
 
 def stored(folder: Path, **kwargs: float) -> Path:
     """Stem of a tiny prior on disk."""
-    hub.save(prior(**kwargs), folder / "tiny", CARD)
+    hub.save_prior(prior(**kwargs), folder / "tiny", CARD)
     return folder / "tiny"
 
 

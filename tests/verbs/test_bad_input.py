@@ -301,5 +301,5 @@ def test_good_input_is_good(folder: Path) -> None:
 def test_the_prior_is_told_by_its_checksum(folder: Path) -> None:
     """A name that is a path and a name that is registered go the same way."""
     with pytest.raises(UnknownNameError) as caught:
-        hub.load(folder / "nowhere")
+        hub.load_prior(folder / "nowhere")
     assert_tells(caught.value)

@@ -573,7 +573,7 @@ def test_a_muted_shot_says_nothing() -> None:
 @pytest.mark.seismic
 def test_the_shipped_prior_draws_models_that_explain_real_waves() -> None:
     operator, y, truth, start = seismic(torch.float32)
-    prior = hub.load("velocity-2d").on(operator.domain)
+    prior = hub.load_prior("velocity-2d").on(operator.domain)
     fit = AnnealedMode(8, fit=LBFGS(8, bands=(8.0,)))
     method = AnnealedPosterior(8, highest=60.0, fit=fit, scatter=60.0)
     result = invert(y, operator, prior, start=start, seed=0, realizations=2, method=method)

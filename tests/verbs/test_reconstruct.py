@@ -108,7 +108,7 @@ def test_the_attributes_tell_how_it_was_made(result: xr.Dataset) -> None:
 
 def test_a_learned_prior_is_named_with_the_checksum_of_its_file(tmp_path) -> None:
     stem = tiny.stored(tmp_path)
-    prior = hub.load(stem)
+    prior = hub.load_prior(stem)
     operator = CartesianMRI(torch.ones(tiny.SHAPE, dtype=torch.bool), domain=prior.grid)
     data = operator.range.to_dataarray(torch.zeros(tiny.SHAPE, dtype=torch.complex64), "kspace")
     result = reconstruct(data, operator, prior, realizations=1, seed=0, noise_std=0.1)

@@ -1,8 +1,4 @@
-"""Procedural 2-D P-velocity models: layers, folds, faults, unconformities, salt and water.
-
-A pixel's velocity is looked up in a column of layers at its *stratigraphic* depth: where its rock
-lay before it was folded and faulted. Each structure is a map of coordinates, undone latest first.
-"""
+"""Procedural 2-D P-velocity models: layers, folds, faults, unconformities, salt and water."""
 
 from __future__ import annotations
 
@@ -23,7 +19,7 @@ Coordinates = tuple[Floats, Floats]
 """Depth and distance of each pixel in m; they broadcast to ``(nz, nx)``."""
 
 _WATER = 1500.0  # m/s
-_REFERENCE = 700.0  # m of depth, over which layers are counted and the rise of velocity is told
+_REFERENCE = 700.0  # m of depth, over which layers are counted and the rise of velocity is given
 _COLUMN = (-3000, 5000)  # m of stratigraphic depth that a column of layers covers
 
 
@@ -31,7 +27,11 @@ _COLUMN = (-3000, 5000)  # m of stratigraphic depth that a column of layers cove
 class VelocityGenerator:
     """P-velocity models in m/s, float32 ``(nz, nx)``, axes depth and distance.
 
-    Every draw is a function of (seed, index, shape) alone, and as likely as its mirror image.
+    A cell's velocity is looked up in a column of layers at its *stratigraphic* depth: where its
+    rock lay before it was folded and faulted. Each structure is a map of coordinates, undone latest
+    first. Every draw is a function of ``(seed, index, shape)`` alone, and as likely as its mirror
+    image.
+
     Structures are sized in m, whatever the size of the model; ranges are of uniform or log-uniform
     draws. What leaves ``bounds`` by texture or lateral change is set to them.
 
@@ -89,23 +89,38 @@ class VelocityGenerator:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name.endswith("_fraction") and not 0 <= value <= 1:
-                raise InputError(name, got=value, expected="[0, 1]", hint="give a probability")
+                raise InputError(
+                    f"{name} is not a share", got=value, expected="[0, 1]", hint="Give a fraction."
+                )
             if isinstance(value, tuple) and not 0 < value[0] <= value[1]:
                 raise InputError(
-                    name, got=value, expected="0 < low <= high", hint="order the two bounds"
+                    f"{name} is not a range",
+                    got=value,
+                    expected="0 < low <= high",
+                    hint="Order the two bounds.",
                 )
         if self.spacing <= 0 or self.max_faults < 1:
-            raise InputError("not a generator", got=self, expected="spacing > 0, max_faults >= 1")
+            raise InputError(
+                "these numbers do not make a generator",
+                got=f"spacing={self.spacing}, max_faults={self.max_faults}",
+                expected="spacing > 0, max_faults >= 1",
+                hint="Set fault_fraction=0 for models without faults.",
+            )
 
     def model(self, seed: int, index: int, shape: tuple[int, int]) -> NDArray[np.float32]:
-        """Draw number ``index``.
+        """Draw number ``index``: velocities in m/s, float32 ``(nz, nx)``.
 
         Raises:
             InputError: a shape without cells.
         """
         nz, nx = shape
         if nz < 1 or nx < 1:
-            raise InputError("shape", got=shape, expected="(nz, nx), both >= 1")
+            raise InputError(
+                "the shape has no cells",
+                got=shape,
+                expected="(nz, nx), both >= 1",
+                hint="Give the number of cells in depth and along the line.",
+            )
         rng = np.random.default_rng((seed, index))
         here = (
             (np.arange(nz) + 0.5)[:, None] * self.spacing,
@@ -186,7 +201,7 @@ def _column(rng: np.random.Generator, of: VelocityGenerator, trend: _Trend) -> F
     layer = np.searchsorted(tops, s, side="right") - 1
     velocity = level[layer]
     if rng.random() < of.gradient_fraction:
-        # Inside a layer velocity follows the trend more or less closely, on top of its own level.
+        # Inside a layer velocity follows the trend more or less closely, about the layer's level.
         share = rng.uniform(0, 1.5) * rng.uniform(0.3, 1.0, n)
         velocity = velocity + share[layer] * (trend(s) - trend(middle)[layer])
     if rng.random() < of.lamination_fraction:

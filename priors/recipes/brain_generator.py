@@ -80,11 +80,17 @@ def _sample_halved(tissue: Floats, rows: Floats, cols: Floats) -> Floats:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelMaps:
-    """Label slices: labels (n, h, w) uint8 indices into lut (k,) of FreeSurfer ids; subject (n,).
+    """Axial label slices with left-right along the rows and anterior at the last column.
 
-    Axial slices with left-right along the rows and anterior at the last column, 1 mm pixels.
+    Pixels are squares of 1 mm.
 
-    Raises InputError when shapes disagree or a label has no entry in the lut.
+    Args:
+        labels: indices into ``lut``, uint8 ``(n, h, w)``.
+        lut: FreeSurfer ids, integers ``(k,)``.
+        subject: number of the subject that each slice is of, ``(n,)``.
+
+    Raises:
+        InputError: shapes that disagree, or a label that has no entry in ``lut``.
     """
 
     labels: NDArray[np.uint8]
@@ -95,24 +101,24 @@ class LabelMaps:
         labels, lut, subject = self.labels, self.lut, self.subject
         if labels.ndim != 3 or labels.dtype != np.uint8 or labels.size == 0:
             raise InputError(
-                "labels",
+                "the labels are not a stack of label slices",
                 got=f"{labels.dtype} of shape {labels.shape}",
                 expected="non-empty uint8 of shape (n, h, w)",
-                hint="stack the slices along the first axis and index them into the lut",
+                hint="Stack the slices along the first axis and index them into the lut.",
             )
         if lut.ndim != 1 or not np.issubdtype(lut.dtype, np.integer) or labels.max() >= lut.size:
             raise InputError(
-                "lut",
+                "the lut does not give an id to each label",
                 got=f"{lut.dtype} of shape {lut.shape} for labels up to {labels.max()}",
                 expected="integer ids of shape (k,), k above the largest label",
-                hint="list one FreeSurfer id per label index",
+                hint="List one FreeSurfer id per label index.",
             )
         if subject.shape != labels.shape[:1]:
             raise InputError(
-                "subject",
+                "the subjects do not fit the slices",
                 got=f"shape {subject.shape}",
                 expected=f"shape {labels.shape[:1]}",
-                hint="give one subject number per slice",
+                hint="Give one subject number per slice.",
             )
 
     def __repr__(self) -> str:
@@ -122,7 +128,7 @@ class LabelMaps:
 
     @classmethod
     def load(cls, path: str | Path) -> LabelMaps:
-        """Read an .npz holding `labels`, `lut` and `subject`.
+        """Read an ``.npz`` file of the arrays ``labels``, ``lut`` and ``subject``.
 
         Raises:
             InputError: an array is missing from the file.
@@ -131,15 +137,15 @@ class LabelMaps:
             missing = {"labels", "lut", "subject"} - set(archive.files)
             if missing:
                 raise InputError(
-                    f"label file {path}",
+                    f"an array is missing from the label file {path}",
                     got=f"arrays {sorted(archive.files)}",
                     expected="arrays labels, lut, subject",
-                    hint=f"save the missing {sorted(missing)} with numpy.savez",
+                    hint=f"Save the missing {sorted(missing)} with numpy.savez.",
                 )
             return cls(archive["labels"], archive["lut"], archive["subject"])
 
     def of_subjects(self, ids: Iterable[int]) -> LabelMaps:
-        """Slices of the given subjects only.
+        """The slices of some of the subjects.
 
         Raises:
             InputError: a subject has no slice.
@@ -148,7 +154,10 @@ class LabelMaps:
         present = sorted(set(self.subject.tolist()))
         if not wanted or not set(wanted) <= set(present):
             raise InputError(
-                "subject ids", got=wanted, expected=f"some of {present}", hint="choose among these"
+                "these subjects have no slices",
+                got=wanted,
+                expected=f"some of {present}",
+                hint="Choose among these.",
             )
         chosen = np.isin(self.subject, wanted)
         return LabelMaps(self.labels[chosen], self.lut, self.subject[chosen])
@@ -156,15 +165,35 @@ class LabelMaps:
 
 @dataclass(frozen=True)
 class BrainGenerator:
-    """Domain-randomised complex slices x = s m(labels) exp(i phase); lengths in pixels of 1 mm.
+    """Domain-randomised complex slices ``x = s m(labels) exp(i phase)``, pixels of 1 mm.
 
-    Every draw is a function of (seed, index) alone. One quarter turn of the maps puts anterior
-    at the top; (h, w) is the shape after it. Intensities are made on a grid twice as
-    fine and averaged, which gives partial volume at tissue borders. The foreground of an image
-    is |x| > 0.1 max|x|; the 99th percentile of |x| over it is uniform in `scale_range`.
-    Reference: Billot et al., SynthSeg, Medical Image Analysis 86 (2023) 102789.
+    Every draw is a function of ``(seed, index)`` alone. Intensities are made on a grid twice as
+    fine and averaged, which gives partial volume at tissue borders. The foreground of an image is
+    ``|x| > 0.1 max|x|``. Reference: Billot et al., SynthSeg, Medical Image Analysis 86 (2023)
+    102789.
 
-    Raises InputError when a fraction leaves [0, 1], a range is reversed or a std is negative.
+    Args:
+        maps: label slices to draw from.
+        quarter_turns: of the maps; one puts anterior at the top, and ``(h, w)`` is the shape after.
+        contrast_random_fraction: share of images whose tissues have random intensities.
+        skull_strip_fraction: share of images of the brain alone.
+        warp_std: range of the standard deviation of the bend, pixels.
+        warp_scale: range of the spacing of its knots, pixels.
+        max_rotation: largest rotation, degrees.
+        zoom_range: range of the magnification.
+        max_shift: largest shift along each axis, pixels.
+        blur_range: range of the standard deviation of the blur, pixels.
+        bias_strength: largest standard deviation of the logarithm of the gain field.
+        gamma_range: range of the exponent of the intensities.
+        texture_std: range of the standard deviation of the fine texture.
+        outer_texture: range of the patchiness outside of the brain, relative to its intensity.
+        phase_strength: largest deviation of the phase from its mean, rad.
+        flat_phase_fraction: share of images of nearly constant phase.
+        scale_range: range of the 99th percentile of ``|x|`` over the foreground.
+        uniform_patch_fraction: share of patches that lie anywhere, foreground or not.
+
+    Raises:
+        InputError: a fraction outside [0, 1], a reversed range or a negative number.
     """
 
     maps: LabelMaps
@@ -189,21 +218,31 @@ class BrainGenerator:
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
             if name.endswith("_fraction") and not 0 <= value <= 1:
-                raise InputError(name, got=value, expected="[0, 1]", hint="give a probability")
+                raise InputError(
+                    f"{name} is not a share", got=value, expected="[0, 1]", hint="Give a fraction."
+                )
             if isinstance(value, tuple) and not 0 <= value[0] <= value[1]:
                 raise InputError(
-                    name, got=value, expected="0 <= low <= high", hint="order the two bounds"
+                    f"{name} is not a range",
+                    got=value,
+                    expected="0 <= low <= high",
+                    hint="Order the two bounds.",
                 )
             if isinstance(value, float) and value < 0:
-                raise InputError(name, got=value, expected=">= 0", hint="give its absolute value")
+                raise InputError(
+                    f"{name} is negative", got=value, expected=">= 0", hint="Give its magnitude."
+                )
         for name in ("zoom_range", "warp_scale", "gamma_range", "scale_range"):
             if getattr(self, name)[0] <= 0:
                 raise InputError(
-                    name, got=getattr(self, name), expected="low > 0", hint="raise the lower bound"
+                    f"{name} reaches zero",
+                    got=getattr(self, name),
+                    expected="low > 0",
+                    hint="Raise the lower bound.",
                 )
 
     def image(self, seed: int, index: int) -> NDArray[np.complex64]:
-        """Draw number `index`: complex64 (h, w), nominal magnitude scale 1."""
+        """Draw number ``index``: complex64 ``(h, w)``, of magnitude about 1 in the foreground."""
         rng = np.random.default_rng((seed, index))
         magnitude = self._magnitude(rng)
         foreground = magnitude[magnitude > 0.1 * magnitude.max()]
@@ -216,17 +255,20 @@ class BrainGenerator:
     def patches(
         self, seed: int, index: int, size: int, *, n: int = 1
     ) -> tuple[NDArray[np.complex64], Floats]:
-        """`n` crops of one image: complex64 (n, size, size), positions (n, 2, size, size).
+        """Crops of one image, complex64 ``(n, size, size)``, and positions ``(n, 2, size, size)``.
 
-        position = (row - (h-1)/2, col - (w-1)/2) / 112. Most crops hold at least one foreground
-        pixel, a share `uniform_patch_fraction` lies anywhere; outside the image is 0.
+        ``position = (row - (h-1)/2, col - (w-1)/2) / 112``. Most crops hold at least one foreground
+        pixel, a share ``uniform_patch_fraction`` lies anywhere; outside the image is 0.
 
         Raises:
             InputError: size or n below 1.
         """
         if size < 1 or n < 1:
             raise InputError(
-                "size and n", got=(size, n), expected="both >= 1", hint="ask for one pixel or more"
+                "a crop needs pixels",
+                got=f"size={size}, n={n}",
+                expected="both >= 1",
+                hint="Ask for one pixel or more.",
             )
         image = self.image(seed, index)
         rng = np.random.default_rng((seed, index, size, n))
