@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from invdiff.completion import declares_linear
+from invdiff.completion import completed, declares_linear
 from invdiff.errors import DTypeError, InputError, ShapeError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.noise import NoiseField
@@ -99,10 +99,9 @@ def check_operator(
         >>> list(check_operator(Phase()))
         ['input', 'batch', 'linearity', 'adjoint', 'vjp']
     """
-    if not callable(operator):
-        raise InputError("not an operator", got=describe(operator), expected="a callable")
+    completed(operator)  # refuses what is not an operator
     for name in ("domain", "range"):
-        check_grid(getattr(operator, name, None), type(operator), name=name)
+        check_grid(getattr(operator, name), type(operator), name=name)
     check_kind(operator, fields=fields)
     eps = torch.finfo(operator.domain.dtype).eps
     errors: dict[str, float] = {}

@@ -21,6 +21,8 @@ def describe(value: object) -> str:
     """A value in the words of an error: arrays by shape and dtype, all else by a short repr."""
     if isinstance(value, Tensor | np.ndarray):
         return f"{type(value).__name__} of shape {tuple(value.shape)} and dtype {value.dtype}"
+    if type(value).__repr__ is object.__repr__:
+        return f"an instance of {type(value).__name__}"
     return reprlib.repr(value)
 
 
@@ -66,7 +68,7 @@ def as_tensor(values: object, name: str) -> Tensor:
         return torch.from_numpy(np.array(array, dtype=array.dtype.newbyteorder("="), order="C"))
     except (TypeError, ValueError) as error:
         raise DTypeError(
-            f"{name} is not an array of numbers that torch has",
+            f"{name} is not an array of numbers",
             got=describe(values),
             expected="booleans, integers, floats or complex numbers of at most 64 bits a part",
         ) from error

@@ -323,12 +323,16 @@ def test_fields_of_the_callers_choice():
     assert errors["gradient"] < 1e-9
 
 
-@pytest.mark.parametrize(
-    ("wrong", "words"),
-    [(torch.ones(3), "not an operator"), (Identity, "domain"), (lambda x: x, "domain")],
-)
-def test_what_is_not_an_operator(wrong, words):
-    with pytest.raises(InputError, match=words):
+class NoGrid(Own):
+    domain = (6,)
+
+    def __init__(self) -> None:
+        self.range = Grid(("x",), (6,))
+
+
+@pytest.mark.parametrize("wrong", [torch.ones(3), Identity, lambda x: x, "mask", None, NoGrid()])
+def test_what_is_not_an_operator(wrong):
+    with pytest.raises(InputError, match="not a forward operator|not a Grid"):
         check_operator(wrong)
 
 
