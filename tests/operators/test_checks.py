@@ -332,7 +332,7 @@ class NoGrid(Own):
 
 @pytest.mark.parametrize("wrong", [torch.ones(3), Identity, lambda x: x, "mask", None, NoGrid()])
 def test_what_is_not_an_operator(wrong):
-    with pytest.raises(InputError, match="not a forward operator|not a Grid"):
+    with pytest.raises(InputError, match=r"not a forward operator|not a Grid"):
         check_operator(wrong)
 
 
