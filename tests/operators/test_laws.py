@@ -30,6 +30,7 @@ from invdiff.operators import (
 )
 from invdiff.operators.mri import CartesianMRI
 from invdiff.protocols import LinearOperator, Operator
+from invdiff.run_state import identity
 from tests.support.operators import (
     COMPLEX,
     REAL,
@@ -235,6 +236,24 @@ def test_shapes_and_kinds_are_checked(case):
             operator.adjoint(data[0])
         with pytest.raises(DTypeError):
             operator.adjoint(data.real if operator.range.is_complex else data + 0j)
+
+
+def test_identities_tell_operators_apart_and_survive_use():
+    """A run is resumed by the identity of its operator: made again it is the same."""
+    found = {}
+    for name, case in (LINEAR | OWN | NONLINEAR).items():
+        operator = case.make(grid(4, 5, dtype=case.dtype))
+        found[name] = identity(operator=operator)
+        complete = completed(operator)
+        complete(noise(operator.domain))
+        if complete.is_linear:
+            complete.gram_spectrum  # noqa: B018 - cached on first use
+        assert identity(operator=operator) == found[name]
+        assert identity(operator=case.make(grid(4, 5, dtype=case.dtype))) == found[name]
+    # One mask as booleans and as floats is one operator.
+    found.pop("mask-float")
+    distinct = {tuple(sorted(parts.items())) for parts in found.values()}
+    assert len(distinct) == len(found)
 
 
 @settings(max_examples=25)
