@@ -75,7 +75,7 @@ def _chunks(value: object, inside: set[int]) -> Iterator[bytes]:
     if _is_plain(value):
         yield f"{type(value).__name__} {value!r}".encode()
     elif isinstance(value, Tensor):
-        yield from _array(value.detach().cpu().resolve_conj().resolve_neg().contiguous())
+        yield from _array(value.detach().cpu())
     elif isinstance(value, np.ndarray | np.generic):
         yield from _numpy(np.asarray(value))
     elif id(value) in inside:
@@ -145,12 +145,14 @@ def _is_plain(value: object) -> bool:
 
 
 def _array(tensor: Tensor) -> Iterator[bytes]:
-    if tensor.is_sparse or tensor.is_quantized:
-        tensor = tensor.to_dense() if tensor.is_sparse else tensor.dequantize()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
     if tensor.dtype == torch.bfloat16:
         yield b"bfloat16"
         tensor = tensor.float()
-    yield from _numpy(tensor.numpy())
+    yield from _numpy(tensor.resolve_conj().resolve_neg().numpy())
 
 
 def _numpy(array: np.ndarray[Any, Any]) -> Iterator[bytes]:

@@ -1,37 +1,81 @@
-"""Linear operators on grids: the base class and the algebra."""
+"""Linear operators on grids: the base class, what is linear by declaration, and the algebra."""
 
 from __future__ import annotations
 
 import copy
+import math
+import numbers
 from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from invdiff.errors import DTypeError, InputError, NoiseLevelError, ShapeError
+from invdiff.completion import completed
+from invdiff.errors import DTypeError, InputError, NoiseLevelError, ShapeError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.linalg import conjugate_gradient
+from invdiff.operators.inputs import check_grid, describe
+from invdiff.protocols import CompleteOperator, Operator
 
-__all__ = ["Adjoint", "Composed", "HandWritten", "Linear", "Scaled", "Stacked"]
+__all__ = [
+    "Adjoint",
+    "Composed",
+    "HandWritten",
+    "Linear",
+    "Scaled",
+    "as_linear",
+]
 
 
 class Linear(ABC):
-    """A linear operator ``A`` from fields on ``domain`` to data on ``range``.
+    """A linear operator ``A`` from fields on ``domain`` to data on ``range``; write your own.
 
-    A concrete operator writes ``_forward`` and ``_adjoint``, both batched over dim 0 and in plain
-    torch; where torch cannot differentiate its forward it derives from `HandWritten` instead.
-    ``A @ B`` composes, ``A.H`` is the adjoint, ``2.0 * A`` scales.
+    A subclass writes ``_forward``, ``A x``, and ``_adjoint``, ``A^H y``, under the inner product
+    ``<a, b> = sum conj(a) b``. Both take and return a batch on axis 0 whose members are
+    independent. In return it gets the algebra (``A @ B`` composes, ``2.0 * A`` scales, ``A.H`` is
+    the adjoint, `Stacked` joins), checked inputs, and ``solve``. Where the forward is not made of
+    torch functions derive from `HandWritten` instead.
+
+    Optional properties make solves cheaper: ``gram_spectrum``, ``is_circulant``; ``measured`` says
+    which values of the range are data. `invdiff.operators.check_operator` tries all laws.
 
     Args:
         domain: grid of the fields.
         range: grid of the data.
+
+    Raises:
+        InputError: anything but a `Grid`.
+
+    Examples:
+        A periodic first difference, ``(D x)_i = x_(i+1) - x_i``, with the adjoint written out:
+
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Linear, check_operator
+        >>> class Difference(Linear):
+        ...     def __init__(self, domain):
+        ...         super().__init__(domain, domain)
+        ...     def _forward(self, x):
+        ...         return x.roll(-1, dims=-1) - x
+        ...     def _adjoint(self, y):
+        ...         return y.roll(1, dims=-1) - y
+        >>> difference = Difference(Grid(("x",), (5,)))
+        >>> difference(torch.tensor([[0.0, 1.0, 4.0, 9.0, 16.0]]))
+        tensor([[  1.,   3.,   5.,   7., -16.]])
+        >>> list(check_operator(difference))
+        ['input', 'batch', 'linearity', 'adjoint', 'vjp', 'gram']
+        >>> difference.H @ difference
+        Difference(5 -> 5).H @ Difference(5 -> 5)
     """
 
     is_linear = True
     is_differentiable = True
+    __array_ufunc__ = None  # a NumPy number on the left leaves the product to __rmul__
 
     def __init__(self, domain: Grid, range: Grid) -> None:
+        check_grid(domain, type(self))
+        check_grid(range, type(self), name="range")
         self.domain = domain
         self.range = range
 
@@ -42,37 +86,42 @@ class Linear(ABC):
     def _adjoint(self, y: Tensor) -> Tensor: ...
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``A x``: ``(batch, *domain.shape)`` to ``(batch, *range.shape)``."""
+        """``A x``: fields ``(batch, *domain.shape)`` to data ``(batch, *range.shape)``."""
         self.domain.check(x, name="field")
         return self._forward(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``A^H y``: ``(batch, *range.shape)`` to ``(batch, *domain.shape)``."""
+        """``A^H y``: data ``(batch, *range.shape)`` to fields ``(batch, *domain.shape)``."""
         self.range.check(y, name="data")
         return self._adjoint(y)
 
     def gram(self, x: Tensor) -> Tensor:
-        """``A^H A x``, ``(batch, *domain.shape)``."""
+        """``A^H A x``: fields to fields, both ``(batch, *domain.shape)``."""
         return self.adjoint(self(x))
 
     @property
     def measured(self) -> Tensor | None:
-        """Booleans over the range: which values are measured; None for all."""
+        """Booleans ``(*range.shape)``: which values of the range are data; None for all."""
         return None
 
     @property
     def n_data(self) -> int:
-        """Number of measured values in the range."""
+        """Number of measured values in the range, as a chi-square counts them."""
         return self.range.size if self.measured is None else int(self.measured.sum())
 
     @property
     def gram_spectrum(self) -> Tensor | None:
-        """Diagonal of ``F A^H A F^H``, real, ``domain.shape``, ``torch.fft`` order; if known."""
+        """Diagonal of ``F A^H A F^H``: real ``(*domain.shape)``, ``torch.fft`` order, if known."""
         return None
 
     @property
     def is_circulant(self) -> bool:
         """Whether ``A^H A`` is diagonal in the DFT, so that ``gram_spectrum`` is all of it."""
+        return False
+
+    @property
+    def is_diagonal_in_dft(self) -> bool:
+        """Whether ``A`` itself, not only ``A^H A``, is diagonal in the DFT: a periodic filter."""
         return False
 
     def solve(
@@ -86,8 +135,8 @@ class Linear(ABC):
     ) -> Tensor:
         """``x`` of ``(A^H A / noise_std^2 + rho I) x = b``.
 
-        By FFT where ``A^H A`` is circulant, else by conjugate gradients preconditioned with
-        ``gram_spectrum``.
+        By one pair of FFTs where ``A^H A`` is circulant, else by conjugate gradients, one product
+        with ``A^H A`` per iteration, preconditioned with ``gram_spectrum`` where it is known.
 
         Args:
             b: right-hand sides ``(batch, *domain.shape)``.
@@ -95,6 +144,9 @@ class Linear(ABC):
             noise_std: standard deviation of the data, positive.
             rtol: relative residual at which the iteration stops.
             max_iterations: bound on the iterations.
+
+        Returns:
+            Fields ``(batch, *domain.shape)``.
 
         Raises:
             NoiseLevelError: ``rho`` or ``noise_std`` not positive.
@@ -127,16 +179,11 @@ class Linear(ABC):
             )
 
     @property
-    def is_diagonal_in_dft(self) -> bool:
-        """Whether ``A`` itself, not only ``A^H A``, is diagonal in the DFT: a periodic filter."""
-        return False
-
-    @property
     def H(self) -> Linear:
-        """The adjoint as an operator."""
+        """``A^H`` as an operator from ``range`` to ``domain``."""
         return Adjoint(self)
 
-    def __matmul__(self, other: Linear) -> Linear:
+    def __matmul__(self, other: Operator) -> Linear:
         return Composed(self, other)
 
     def __rmul__(self, factor: complex) -> Linear:
@@ -154,9 +201,10 @@ class Linear(ABC):
 
 
 def _to(value: object, device: torch.device | str) -> object:
-    if isinstance(value, Tensor | Linear):
-        return value.to(device)
-    if isinstance(value, tuple) and any(isinstance(v, Tensor | Linear) for v in value):
+    if isinstance(value, Tensor | Operator):
+        move = getattr(value, "to", None)
+        return value if move is None else move(device)
+    if isinstance(value, tuple):
         return tuple(_to(v, device) for v in value)
     return value
 
@@ -187,26 +235,52 @@ class _WithAdjoint(torch.autograd.Function):
 
 
 class HandWritten(Linear):
-    """A linear operator that torch cannot differentiate: its vjp is its ``_adjoint``.
+    """A linear operator that torch cannot differentiate: its gradient is its ``_adjoint``.
 
-    For forwards that leave torch (numpy, a solver). Differentiable any number of times.
+    For a forward in NumPy, a solver or another library. Reverse mode applies ``A^H``, forward
+    mode ``A``, any number of times, so the cost of a gradient is that of one adjoint.
+
+    Args:
+        domain: grid of the fields.
+        range: grid of the data.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import HandWritten
+        >>> class Integral(HandWritten):
+        ...     def _forward(self, x):
+        ...         return torch.from_numpy(np.cumsum(x.numpy(), -1))
+        ...     def _adjoint(self, y):
+        ...         return torch.from_numpy(np.cumsum(y.numpy()[..., ::-1], -1)[..., ::-1].copy())
+        >>> grid = Grid(("x",), (3,))
+        >>> integral = Integral(grid, grid)
+        >>> x = torch.ones(1, 3, requires_grad=True)
+        >>> integral(x)[0, -1].backward()
+        >>> x.grad
+        tensor([[1., 1., 1.]])
     """
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``A x``, differentiable through the adjoint."""
+        """``A x``: fields ``(batch, *domain.shape)`` to data, differentiable by the adjoint."""
         self.domain.check(x, name="field")
         y: Tensor = _WithAdjoint.apply(x, self)
         return y
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``A^H y``, differentiable through the forward."""
+        """``A^H y``: data ``(batch, *range.shape)`` to fields, differentiable by the forward."""
         self.range.check(y, name="data")
         x: Tensor = _WithAdjoint.apply(y, Adjoint(self))
         return x
 
 
 class Adjoint(Linear):
-    """``A^H`` as an operator from the range of ``A`` to its domain."""
+    """``A^H`` as an operator from the range of ``A`` to its domain; written ``A.H``.
+
+    Args:
+        operator: ``A``.
+    """
 
     def __init__(self, operator: Linear) -> None:
         super().__init__(operator.range, operator.domain)
@@ -219,60 +293,103 @@ class Adjoint(Linear):
         return self.operator._forward(y)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``A^H x``."""
+        """``A^H x``: ``(batch, *range.shape)`` of ``A`` to ``(batch, *domain.shape)`` of ``A``."""
         return self.operator.adjoint(x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """``A y``."""
+        """``A y``: ``(batch, *domain.shape)`` of ``A`` to ``(batch, *range.shape)`` of ``A``."""
         return self.operator(y)
 
     @property
     def is_diagonal_in_dft(self) -> bool:
-        """As ``A``."""
+        """Whether ``A`` is a periodic filter: its adjoint is then one too."""
         return self.operator.is_diagonal_in_dft
 
     @property
     def is_circulant(self) -> bool:
-        """As ``A``, where ``A`` is a filter."""
+        """Whether ``A`` is a periodic filter: ``A A^H`` is then diagonal in the DFT."""
         return self.operator.is_diagonal_in_dft
 
     @property
     def gram_spectrum(self) -> Tensor | None:
-        """That of ``A``, where ``A`` is a filter."""
+        """Spectrum of ``A^H A``, which is that of ``A A^H`` where ``A`` is a filter; else None."""
         return self.operator.gram_spectrum if self.operator.is_diagonal_in_dft else None
 
     @property
     def H(self) -> Linear:
-        """The operator itself."""
+        """``A`` itself, the adjoint of the adjoint."""
         return self.operator
 
     def __repr__(self) -> str:
         return f"{self.operator!r}.H"
 
 
+def as_linear(operator: Operator) -> CompleteOperator:
+    """An operator of any class that is linear by declaration, completed by what it leaves out.
+
+    Args:
+        operator: a `Linear`, which is returned as it is, or any `invdiff.protocols.Operator` that
+            has an ``adjoint`` or says ``is_linear = True``.
+
+    Raises:
+        UnsupportedError: an operator that does not declare itself linear.
+        InputError: not an operator.
+    """
+    complete = completed(operator)
+    if not complete.is_linear:
+        raise UnsupportedError(
+            "the operator is not linear by declaration",
+            got=describe(operator),
+            expected="an operator with an adjoint, or that says is_linear = True",
+        )
+    return complete
+
+
+def _is_filter(operator: Operator) -> bool:
+    return bool(getattr(operator, "is_diagonal_in_dft", False))
+
+
 class Composed(Linear):
-    """``A B``: first ``B``, then ``A``.
+    """``A B``, first ``B``, then ``A``; written ``A @ B``.
+
+    Its cost is the sum of both. ``gram_spectrum`` is known where ``B`` is a periodic filter and
+    ``A`` knows its own: the product of the two.
+
+    Args:
+        outer: ``A``.
+        inner: ``B``, whose range has the shape and dtype kind of the domain of ``A``.
 
     Raises:
         ShapeError: the range of ``B`` has another shape than the domain of ``A``.
         DTypeError: one is real, the other complex.
+        InputError: one of them is not an operator.
+        UnsupportedError: one of them is not linear by declaration.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Convolution, Mask
+        >>> grid = Grid(("x",), (4,))
+        >>> Mask(grid, [1, 0, 0, 1]) @ Convolution(grid, [0.5, 0.5])
+        Mask(2 of 4 kept) @ Convolution(4 -> 4)
     """
 
-    def __init__(self, outer: Linear, inner: Linear) -> None:
-        if outer.domain.shape != inner.range.shape:
+    def __init__(self, outer: Operator, inner: Operator) -> None:
+        self.outer, self.inner = as_linear(outer), as_linear(inner)
+        super().__init__(self.inner.domain, self.outer.range)
+        middle = self.outer.domain, self.inner.range
+        if middle[0].shape != middle[1].shape:
             raise ShapeError(
                 "operators do not compose",
                 got=f"{outer!r} @ {inner!r}",
                 expected="the range of the second to be the domain of the first",
             )
-        if outer.domain.is_complex != inner.range.is_complex:
+        if middle[0].is_complex != middle[1].is_complex:
             raise DTypeError(
                 f"operators do not compose: {outer!r} @ {inner!r}",
-                got=inner.range.dtype,
-                expected=outer.domain.dtype,
+                got=middle[1].dtype,
+                expected=middle[0].dtype,
             )
-        super().__init__(inner.domain, outer.range)
-        self.outer, self.inner = outer, inner
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.outer(self.inner(x))
@@ -281,7 +398,7 @@ class Composed(Linear):
         return self.inner.adjoint(self.outer.adjoint(y))
 
     def gram(self, x: Tensor) -> Tensor:
-        """``B^H (A^H A) B x``."""
+        """``B^H (A^H A) B x``, with the gram of ``A``: ``(batch, *domain.shape)``."""
         return self.inner.adjoint(self.outer.gram(self.inner(x)))
 
     @property
@@ -291,43 +408,61 @@ class Composed(Linear):
 
     @property
     def measured(self) -> Tensor | None:
-        """As ``A``."""
+        """Booleans ``(*range.shape)``: the values that ``A`` measures; None for all."""
         return self.outer.measured
 
     @property
     def gram_spectrum(self) -> Tensor | None:
-        """Product of the two spectra, where ``B`` is a filter."""
+        """Product of the spectra of ``A^H A`` and ``B^H B`` where ``B`` is a filter, else None."""
         inner, outer = self.inner.gram_spectrum, self.outer.gram_spectrum
-        if inner is None or outer is None or not self.inner.is_diagonal_in_dft:
+        if inner is None or outer is None or not _is_filter(self.inner):
             return None
         return inner * outer
 
     @property
     def is_circulant(self) -> bool:
-        """Whether ``A^H A`` is circulant and ``B`` a filter."""
-        return self.inner.is_diagonal_in_dft and self.outer.is_circulant
+        """Whether ``A^H A`` is circulant and ``B`` a periodic filter."""
+        return _is_filter(self.inner) and self.outer.is_circulant
 
     @property
     def is_diagonal_in_dft(self) -> bool:
-        """Whether both are filters."""
-        return self.inner.is_diagonal_in_dft and self.outer.is_diagonal_in_dft
+        """Whether ``A`` and ``B`` are both periodic filters."""
+        return _is_filter(self.inner) and _is_filter(self.outer)
 
     def __repr__(self) -> str:
         return f"{self.outer!r} @ {self.inner!r}"
 
 
+def _as_factor(value: object) -> float | complex:
+    """A finite number of Python or NumPy as Python's own."""
+    if isinstance(value, numbers.Complex) and math.isfinite(abs(value)):
+        return float(value) if isinstance(value, numbers.Real) else complex(value)
+    raise InputError(
+        "the factor of an operator is not a finite number",
+        got=describe(value),
+        expected="a number, such as 2.0 * A",
+        hint="To apply an operator A to a field x write A(x).",
+    )
+
+
 class Scaled(Linear):
-    """``c A`` for a number ``c``, real where the range is real.
+    """``c A`` for a number ``c``; written ``c * A``.
+
+    Args:
+        operator: ``A``.
+        factor: ``c``, finite; real where the range of ``A`` is real.
 
     Raises:
         DTypeError: a complex factor for an operator with real data.
+        InputError: a factor that is not a finite number, or no operator.
     """
 
-    def __init__(self, operator: Linear, factor: complex) -> None:
-        if isinstance(factor, complex) and not operator.range.is_complex:
+    def __init__(self, operator: Operator, factor: complex) -> None:
+        self.operator = as_linear(operator)
+        super().__init__(self.operator.domain, self.operator.range)
+        self.factor = _as_factor(factor)
+        if isinstance(self.factor, complex) and not self.range.is_complex:
             raise DTypeError("complex factor of a real operator", got=factor, expected="a float")
-        super().__init__(operator.domain, operator.range)
-        self.operator, self.factor = operator, factor
 
     def _forward(self, x: Tensor) -> Tensor:
         return self.factor * self.operator(x)
@@ -336,113 +471,34 @@ class Scaled(Linear):
         return self.factor.conjugate() * self.operator.adjoint(y)
 
     def gram(self, x: Tensor) -> Tensor:
-        """``|c|^2 A^H A x``."""
+        """``|c|^2 A^H A x``, with the gram of ``A``: ``(batch, *domain.shape)``."""
         return abs(self.factor) ** 2 * self.operator.gram(x)
 
     @property
     def n_data(self) -> int:
-        """As ``A``."""
+        """Number of values that ``A`` measures."""
         return self.operator.n_data
 
     @property
     def measured(self) -> Tensor | None:
-        """As ``A``."""
+        """Booleans ``(*range.shape)``: the values that ``A`` measures; None for all."""
         return self.operator.measured
 
     @property
     def gram_spectrum(self) -> Tensor | None:
-        """``|c|^2`` times that of ``A``."""
+        """``|c|^2`` times the spectrum of ``A^H A``; None where ``A`` does not know its own."""
         spectrum = self.operator.gram_spectrum
         return None if spectrum is None else abs(self.factor) ** 2 * spectrum
 
     @property
     def is_circulant(self) -> bool:
-        """As ``A``."""
+        """Whether ``A^H A`` is diagonal in the DFT: a factor does not change that."""
         return self.operator.is_circulant
 
     @property
     def is_diagonal_in_dft(self) -> bool:
-        """As ``A``."""
-        return self.operator.is_diagonal_in_dft
+        """Whether ``A`` is a periodic filter: a factor does not change that."""
+        return _is_filter(self.operator)
 
     def __repr__(self) -> str:
         return f"{self.factor} * {self.operator!r}"
-
-
-class Stacked(Linear):
-    """Several operators on one domain: ``x -> (A_1 x, A_2 x, ...)``, flattened and joined.
-
-    Raises:
-        InputError: no operators.
-        ShapeError: domains of different shape.
-        DTypeError: domains or ranges of different dtype.
-    """
-
-    def __init__(self, *operators: Linear) -> None:
-        if not operators:
-            raise InputError("nothing to stack", got="no operators", expected="one or more")
-        first = operators[0]
-        for operator in operators[1:]:
-            if operator.domain.shape != first.domain.shape:
-                raise ShapeError(
-                    "stacked operators have different domains",
-                    got=operator.domain.shape,
-                    expected=first.domain.shape,
-                )
-            dtypes = operator.domain.dtype, operator.range.dtype
-            if dtypes != (first.domain.dtype, first.range.dtype):
-                raise DTypeError(
-                    "stacked operators have different dtypes",
-                    got=dtypes,
-                    expected=(first.domain.dtype, first.range.dtype),
-                )
-        n_values = sum(operator.range.size for operator in operators)
-        super().__init__(first.domain, Grid(("data",), (n_values,), first.range.dtype))
-        self.operators = operators
-
-    def split(self, y: Tensor) -> list[Tensor]:
-        """Data ``(batch, n)`` cut into those of each operator, in the shape of its range."""
-        parts = y.split([operator.range.size for operator in self.operators], dim=1)
-        return [p.reshape(-1, *o.range.shape) for p, o in zip(parts, self.operators, strict=True)]
-
-    def _forward(self, x: Tensor) -> Tensor:
-        return torch.cat([operator(x).flatten(1) for operator in self.operators], dim=1)
-
-    def _adjoint(self, y: Tensor) -> Tensor:
-        parts = zip(self.operators, self.split(y), strict=True)
-        return torch.stack([operator.adjoint(part) for operator, part in parts]).sum(0)
-
-    def gram(self, x: Tensor) -> Tensor:
-        """``sum_i A_i^H A_i x``."""
-        return torch.stack([operator.gram(x) for operator in self.operators]).sum(0)
-
-    @property
-    def n_data(self) -> int:
-        """Sum over the operators."""
-        return sum(operator.n_data for operator in self.operators)
-
-    @property
-    def measured(self) -> Tensor | None:
-        """Those of the operators, joined."""
-        masks = [operator.measured for operator in self.operators]
-        if all(mask is None for mask in masks):
-            return None
-        ranges = [operator.range for operator in self.operators]
-        full = [torch.ones(grid.shape, dtype=torch.bool) for grid in ranges]
-        pairs = zip(masks, full, strict=True)
-        return torch.cat([(all_ if mask is None else mask).flatten() for mask, all_ in pairs])
-
-    @property
-    def gram_spectrum(self) -> Tensor | None:
-        """Sum over the operators, where all know theirs."""
-        spectra = [operator.gram_spectrum for operator in self.operators]
-        known = [spectrum for spectrum in spectra if spectrum is not None]
-        return torch.stack(known).sum(0) if len(known) == len(spectra) else None
-
-    @property
-    def is_circulant(self) -> bool:
-        """Whether all are."""
-        return all(operator.is_circulant for operator in self.operators)
-
-    def __repr__(self) -> str:
-        return f"Stacked({', '.join(map(repr, self.operators))})"

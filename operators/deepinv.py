@@ -1,8 +1,4 @@
-"""Operators of deepinv as ours, and ours as deepinv's.
-
-deepinv keeps a complex field as two real channels, ``(batch, 2, *shape)``; we keep it complex. A
-real field gets one channel if it has two axes, and is left as it is otherwise.
-"""
+"""Operators of deepinv as ours, and ours as deepinv's."""
 
 from __future__ import annotations
 
@@ -12,16 +8,21 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError, NoiseLevelError, UnsupportedError
 from invdiff.grid import Grid
-from invdiff.operators.base import Linear
-from invdiff.protocols import LinearOperator, Operator
+from invdiff.operators.base import Linear, as_linear
+from invdiff.protocols import Operator
 
 __all__ = ["DeepinvLinear", "from_deepinv", "to_deepinv", "to_deepinv_physics"]
 
 
 class DeepinvLinear(Linear):
     """A deepinv ``LinearPhysics`` as a linear operator, without its noise.
+
+    ``A x`` is ``physics.A`` and ``A^H y`` is ``physics.A_adjoint``, at their cost. deepinv keeps a
+    complex field as two real channels, ``(batch, 2, *shape)``, where we keep it complex; a real
+    field has one channel there if its grid has two axes, and is left as it is otherwise.
 
     Args:
         physics: the ``LinearPhysics``; held, not copied.
@@ -32,6 +33,17 @@ class DeepinvLinear(Linear):
     Raises:
         UnsupportedError: a physics that has no adjoint.
         ShapeError: grids that do not fit the physics.
+        InputError: ``n_data`` that is not a count of values of the range, or anything but a `Grid`.
+
+    Examples:
+        >>> import deepinv
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import from_deepinv
+        >>> grid = Grid(("y", "x"), (4, 4))
+        >>> physics = deepinv.physics.Blur(torch.ones(1, 1, 3, 3) / 9, padding="circular")
+        >>> from_deepinv(physics, grid, grid)
+        DeepinvLinear(Blur)
     """
 
     def __init__(
@@ -44,12 +56,15 @@ class DeepinvLinear(Linear):
                 expected="a deepinv LinearPhysics",
             )
         super().__init__(domain, range)
+        n_data = range.size if n_data is None else as_integer("n_data", n_data, least=1)
+        if n_data > range.size:
+            raise InputError("n_data is too large", got=n_data, expected=f"at most {range.size}")
         self.physics, self._n_data = physics, n_data
         device = next((b.device for b in physics.buffers()), torch.device("cpu"))
         self(torch.zeros(1, *domain.shape, dtype=domain.dtype, device=device))  # grids that misfit
 
     def to(self, device: torch.device | str) -> DeepinvLinear:
-        """A copy, of the physics too, on another device."""
+        """A copy of the operator and of its physics on another device."""
         moved = copy.copy(self)
         moved.physics = copy.deepcopy(self.physics).to(device)
         return moved
@@ -62,20 +77,33 @@ class DeepinvLinear(Linear):
 
     @property
     def n_data(self) -> int:
-        """As given, else all of the range."""
-        return self.range.size if self._n_data is None else self._n_data
+        """Number of measured values: ``n_data`` as given, else all values of the range."""
+        return self._n_data
 
     def __repr__(self) -> str:
         return f"DeepinvLinear({type(self.physics).__name__})"
 
 
 def from_deepinv(physics: Any, domain: Grid, range: Grid, *, n_data: int | None = None) -> Linear:
-    """A deepinv ``LinearPhysics`` as one of our operators; see `DeepinvLinear`."""
+    """A deepinv ``LinearPhysics`` as one of our operators.
+
+    Args:
+        physics: the ``LinearPhysics``; held, not copied.
+        domain: grid of the fields; complex for two channels.
+        range: grid of the data.
+        n_data: number of measured values, where zeros of the range are not data.
+
+    Returns:
+        A `DeepinvLinear`, with its errors.
+    """
     return DeepinvLinear(physics, domain, range, n_data=n_data)
 
 
-def to_deepinv(operator: LinearOperator, *, noise_std: float | None = None) -> Any:
+def to_deepinv(operator: Operator, *, noise_std: float | None = None) -> Any:
     """One of our operators as a deepinv ``LinearPhysics``, for deepinv's algorithms.
+
+    A complex field is two real channels there, ``(batch, 2, *shape)``; a real one has one channel
+    if its grid has two axes, and is left as it is otherwise.
 
     Args:
         operator: any linear operator.
@@ -88,18 +116,29 @@ def to_deepinv(operator: LinearOperator, *, noise_std: float | None = None) -> A
 
     Raises:
         NoiseLevelError: a noise level that is not positive.
+        UnsupportedError: an operator that is not linear by declaration; see `to_deepinv_physics`.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Mask, to_deepinv
+        >>> physics = to_deepinv(Mask(Grid(("y", "x"), (2, 2)), [[1, 0], [1, 1]]))
+        >>> physics.A(torch.ones(1, 1, 2, 2))
+        tensor([[[[1., 0.],
+                  [1., 1.]]]])
     """
     from deepinv.physics import LinearPhysics
 
-    domain, range = operator.domain, operator.range
+    linear = as_linear(operator)
+    domain, range = linear.domain, linear.range
     noise = _noise_model(noise_std, range)
 
     # deepinv hands its own parameters on to A and A_adjoint; ours have none.
     def forward(x: Tensor, **_: Any) -> Tensor:
-        return range.to_channels(operator(domain.from_channels(x)))
+        return range.to_channels(linear(domain.from_channels(x)))
 
     def adjoint(y: Tensor, **_: Any) -> Tensor:
-        return domain.to_channels(operator.adjoint(range.from_channels(y)))
+        return domain.to_channels(linear.adjoint(range.from_channels(y)))
 
     zeros = torch.zeros(1, *domain.shape, dtype=domain.dtype)
     return LinearPhysics(
@@ -119,12 +158,12 @@ def to_deepinv_physics(
     """A nonlinear operator as a deepinv ``Physics``, for deepinv's algorithms.
 
     deepinv's gradient of a data fidelity is ``A`` and then ``A_vjp``: where the operator has a
-    ``misfit_and_gradient(x, y, misfit=...)``, as `Acoustic`, that is three solves a shot. The
-    vjp is not differentiable again.
+    ``misfit_and_gradient(x, y, misfit=...)``, as `Acoustic`, that is three solves per shot. The
+    vjp cannot be differentiated again.
 
     Args:
         operator: any differentiable operator.
-        noise_std: as of `to_deepinv`.
+        noise_std: if given, the physics adds noise of this level when called, as for `to_deepinv`.
         interval: the values of a real field that deepinv is to see as 0 and 1, such as velocity
             bounds: its denoisers know that range alone, and its step sizes become moderate.
 
@@ -134,6 +173,14 @@ def to_deepinv_physics(
     Raises:
         NoiseLevelError: a noise level that is not positive.
         InputError: an interval of no length, or of a complex field.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Identity, Saturating, to_deepinv_physics
+        >>> detector = Saturating(Identity(Grid(("y", "x"), (1, 2))), level=2.0)
+        >>> to_deepinv_physics(detector).A(torch.tensor([[[[0.0, 200.0]]]]))
+        tensor([[[[0., 2.]]]])
     """
     from deepinv.physics import Physics
 
@@ -162,7 +209,7 @@ def to_deepinv_physics(
 
 
 def _vjp(operator: Operator, x: Tensor, cotangent: Tensor) -> Tensor:
-    """``J(x)^H cotangent``; without a solve for data that nobody asked for, where that can be."""
+    """``J(x)^H cotangent``, without a forward solve for data where the operator has a fused one."""
     fused = getattr(operator, "misfit_and_gradient", None)
     if fused is not None:
         gradient: Tensor = fused(x, cotangent, misfit=_inner)[1]

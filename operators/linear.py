@@ -1,4 +1,4 @@
-"""Elementary linear operators; the base class and the algebra come from ``base``."""
+"""Elementary linear operators: identity, mask, matrix, periodic convolution, Fourier transform."""
 
 from __future__ import annotations
 
@@ -7,61 +7,39 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from invdiff.errors import DTypeError, InputError, ShapeError
-from invdiff.grid import Grid, check_finite
-from invdiff.operators.base import Adjoint, Composed, HandWritten, Linear, Scaled, Stacked
+from invdiff.arguments import as_number
+from invdiff.errors import DTypeError, ShapeError
+from invdiff.grid import Grid
+from invdiff.operators.base import Linear
+from invdiff.operators.inputs import as_mask, as_tensor, as_values, check_grid
 
-__all__ = [
-    "Adjoint",
-    "Composed",
-    "Convolution",
-    "Fourier",
-    "HandWritten",
-    "Identity",
-    "Linear",
-    "Mask",
-    "Matrix",
-    "Scaled",
-    "Stacked",
-]
-
-
-def as_mask(mask: Tensor, shape: tuple[int, ...], *, name: str = "mask") -> Tensor:
-    """A mask of booleans, or of zeros and ones, broadcast to ``shape`` as booleans.
-
-    Raises:
-        ShapeError: it does not broadcast to ``shape``.
-        InputError: values other than 0 and 1, or nothing kept.
-    """
-    keep = mask != 0
-    if mask.dtype != torch.bool and not ((mask == 0) | (mask == 1)).all():
-        raise InputError(
-            f"{name} is neither boolean nor of zeros and ones",
-            got=f"{mask.dtype} values from {mask.min()} to {mask.max()}",
-            expected="True where a sample is kept",
-            hint="Compare it, such as weights > 0.",
-        )
-    try:
-        keep = keep.broadcast_to(shape)
-    except RuntimeError as error:
-        raise ShapeError(
-            f"{name} does not fit",
-            got=tuple(mask.shape),
-            expected=f"broadcastable to {shape}",
-            hint="Crop, pad or transpose it as the data were.",
-        ) from error
-    if not keep.any():
-        raise InputError(
-            f"{name} is empty",
-            got="no sample kept",
-            expected="at least one",
-            hint="Check that True means kept.",
-        )
-    return keep.contiguous()
+__all__ = ["Convolution", "Fourier", "Identity", "Mask", "Matrix", "centred_fft", "centred_ifft"]
 
 
 class Identity(Linear):
-    """``x -> x``: data are the field itself (denoising)."""
+    """``y = x``: the data are the field itself, seen through noise (denoising).
+
+    ``A^H A = I``: solves are a division, and a product costs nothing.
+
+    Args:
+        domain: grid of the fields, and of the data.
+
+    Raises:
+        InputError: anything but a `Grid`.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Identity
+        >>> operator = Identity(Grid(("x",), (3,)))
+        >>> operator(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[1., 2., 3.]])
+        >>> operator.n_data
+        3
+    """
+
+    is_circulant = True
+    is_diagonal_in_dft = True
 
     def __init__(self, domain: Grid) -> None:
         super().__init__(domain, domain)
@@ -75,35 +53,41 @@ class Identity(Linear):
 
     @property
     def gram_spectrum(self) -> Tensor:
-        """Ones."""
+        """Ones ``(*domain.shape)``: the spectrum of the identity."""
         return self._ones
-
-    @property
-    def is_circulant(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def is_diagonal_in_dft(self) -> bool:
-        """Yes."""
-        return True
 
 
 class Mask(Linear):
-    """``x -> m x``: values are observed where ``keep`` is true and zero elsewhere (inpainting).
+    """``y = m x`` with ``m`` 0 or 1: values are seen where ``keep`` is true (inpainting).
+
+    The range is the domain; values that are not kept are zero there, are not data, and do not
+    count in ``n_data``. ``A^H A = A`` is diagonal in the grid, so solves are a division.
 
     Args:
         domain: grid of the fields.
-        keep: booleans, or zeros and ones, that broadcast to ``domain.shape``.
+        keep: booleans, or zeros and ones of any dtype, that broadcast to ``domain.shape``; a
+            tensor or a NumPy array.
 
     Raises:
         ShapeError: ``keep`` does not broadcast to the domain.
-        InputError: values other than 0 and 1, or nothing kept.
+        DTypeError: ``keep`` is not an array of numbers or booleans.
+        InputError: values other than 0 and 1, nothing kept, or anything but a `Grid`.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Mask
+        >>> operator = Mask(Grid(("y", "x"), (2, 3)), torch.tensor([True, False, True]))
+        >>> operator
+        Mask(4 of 6 kept)
+        >>> operator(torch.ones(1, 2, 3))
+        tensor([[[1., 0., 1.],
+                 [1., 0., 1.]]])
     """
 
     def __init__(self, domain: Grid, keep: Tensor) -> None:
         super().__init__(domain, domain)
-        self.keep = as_mask(keep, domain.shape)
+        self.keep = as_mask(keep, domain.shape, name="keep")
         self._n_data = int(self.keep.sum())
 
     def _forward(self, x: Tensor) -> Tensor:
@@ -113,12 +97,12 @@ class Mask(Linear):
         return y * self.keep
 
     def gram(self, x: Tensor) -> Tensor:
-        """``m x``."""
+        """``A^H A x = m x``: ``(batch, *domain.shape)``, for one product instead of two."""
         return self(x)
 
     @property
     def measured(self) -> Tensor:
-        """The values kept."""
+        """``keep``: booleans ``(*domain.shape)``."""
         return self.keep
 
     @property
@@ -128,13 +112,13 @@ class Mask(Linear):
 
     @cached_property
     def gram_spectrum(self) -> Tensor:
-        """The kept fraction, everywhere."""
+        """Kept fraction at every frequency: real ``(*domain.shape)``."""
         fraction = self.n_data / self.domain.size
         return torch.full_like(self.keep, fraction, dtype=self.domain.real_dtype)
 
     @property
     def is_circulant(self) -> bool:
-        """Only where everything is kept."""
+        """Whether everything is kept: the mask is then the identity."""
         return self.n_data == self.domain.size
 
     def solve(
@@ -146,19 +130,37 @@ class Mask(Linear):
         rtol: float = 1e-5,
         max_iterations: int = 100,
     ) -> Tensor:
-        """Closed form: ``A^H A`` is diagonal in the grid."""
+        """``x`` of ``(A^H A / noise_std^2 + rho I) x = b``, exactly: a division at each point.
+
+        Args:
+            b: right-hand sides ``(batch, *domain.shape)``.
+            rho: prior precision, positive.
+            noise_std: standard deviation of the data, positive.
+            rtol: not used.
+            max_iterations: not used.
+
+        Returns:
+            Fields ``(batch, *domain.shape)``.
+
+        Raises:
+            NoiseLevelError: ``rho`` or ``noise_std`` not positive.
+        """
         self._check_solve(b, rho, noise_std)
-        return b / (self.keep / noise_std**2 + rho)
+        return b / (self.keep.to(b.real.dtype) / noise_std**2 + rho)
 
     def __repr__(self) -> str:
         return f"Mask({self.n_data} of {self.domain.size} kept)"
 
 
 class Matrix(Linear):
-    """``x -> M x`` on the flattened field.
+    """``y = M x`` on the flattened field: any linear operator, written out.
+
+    A product costs ``range.size * domain.size`` multiplications per member, so this is for small
+    problems and for tests.
 
     Args:
-        matrix: ``(range.size, domain.size)``, real or complex as the domain.
+        matrix: ``(range.size, domain.size)``, real or complex as the domain; a tensor or a NumPy
+            array. It is stored in the domain's precision.
         domain: grid of the fields.
         range: grid of the data; a plain axis ``data`` if left out.
 
@@ -166,25 +168,38 @@ class Matrix(Linear):
         ShapeError: a matrix that does not fit the grids.
         DTypeError: a real matrix on a complex domain or the reverse.
         NonFiniteError: NaN or Inf in the matrix.
+        InputError: values that the domain's dtype cannot hold, or anything but a `Grid`.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Matrix
+        >>> operator = Matrix([[1, 1, 0], [0, 1, 1]], Grid(("x",), (3,)))
+        >>> operator(torch.tensor([[1.0, 2.0, 3.0]]))
+        tensor([[3., 5.]])
+        >>> operator.adjoint(torch.tensor([[3.0, 5.0]]))
+        tensor([[3., 8., 5.]])
     """
 
     def __init__(self, matrix: Tensor, domain: Grid, range: Grid | None = None) -> None:
-        n_rows = range.size if range else matrix.shape[0]
+        check_grid(domain, type(self))
+        matrix = as_tensor(matrix, "matrix")
+        n_rows = range.size if isinstance(range, Grid) else matrix.shape[0] if matrix.ndim else 0
         if matrix.shape != (n_rows, domain.size):
             raise ShapeError(
                 "matrix does not fit the grids",
                 got=tuple(matrix.shape),
-                expected=(n_rows, domain.size),
+                expected=f"(range.size, domain.size), ({n_rows or 'n'}, {domain.size}) here",
             )
-        range = range or Grid(("data",), (n_rows,), domain.dtype)
-        if not matrix.is_complex() == domain.is_complex == range.is_complex:
+        if range is None:
+            range = Grid(("data",), (n_rows,), domain.dtype)
+        super().__init__(domain, range)
+        self.matrix = as_values(matrix, domain, "matrix")
+        if domain.is_complex != range.is_complex:
             raise DTypeError(
                 "matrix, domain and range must be all real or all complex",
                 got=f"{matrix.dtype}, {domain.dtype}, {range.dtype}",
             )
-        check_finite(matrix, "matrix")
-        super().__init__(domain, range)
-        self.matrix = matrix.to(domain.dtype)
 
     def _forward(self, x: Tensor) -> Tensor:
         y: Tensor = x.flatten(1) @ self.matrix.mT
@@ -196,20 +211,42 @@ class Matrix(Linear):
 
 
 class Convolution(Linear):
-    """Periodic convolution ``x -> k * x``, by FFT (blur, any translation-invariant filter).
+    """``y = k * x``, periodic: a blur, a wavelet, any translation-invariant filter.
+
+    ``y = F^H (k_hat F x)`` with the DFT ``F`` and the transfer function ``k_hat``: a product and a
+    solve cost one pair of FFTs each, real ones where the domain is real. The field wraps around:
+    where that is wrong, pad the domain by the length of the kernel and compose with a `Mask`.
 
     Args:
-        domain: grid of the fields.
-        kernel: same number of axes as the domain, none longer, real or complex as the domain;
-            its origin is at ``kernel.shape // 2``.
+        domain: grid of the fields, and of the data.
+        kernel: ``k``: as many axes as the domain, none longer, real or complex as the domain; its
+            origin is at ``kernel.shape // 2``. A tensor or a NumPy array, stored in the domain's
+            precision.
 
     Raises:
         ShapeError: a kernel larger than the domain or of another number of axes.
         DTypeError: a real kernel on a complex domain or the reverse.
         NonFiniteError: NaN or Inf in the kernel.
+        InputError: values that the domain's dtype cannot hold, or anything but a `Grid`.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Convolution
+        >>> operator = Convolution(Grid(("x",), (5,)), torch.tensor([1.0, 2.0, 3.0]))
+        >>> y = operator(torch.tensor([[0.0, 1.0, 0.0, 0.0, 0.0]]))
+        >>> torch.allclose(y, torch.tensor([[1.0, 2.0, 3.0, 0.0, 0.0]]), atol=1e-6)
+        True
+        >>> Convolution.gaussian(Grid(("y", "x"), (64, 64)), std=1.5)
+        Convolution(64x64 -> 64x64)
     """
 
+    is_circulant = True
+    is_diagonal_in_dft = True
+
     def __init__(self, domain: Grid, kernel: Tensor) -> None:
+        super().__init__(domain, domain)
+        kernel = as_tensor(kernel, "kernel")
         if kernel.ndim != domain.ndim or any(
             k > n for k, n in zip(kernel.shape, domain.shape, strict=False)
         ):
@@ -218,22 +255,25 @@ class Convolution(Linear):
                 got=tuple(kernel.shape),
                 expected=f"{domain.ndim} axes, at most {domain.shape}",
             )
-        if kernel.is_complex() != domain.is_complex:
-            raise DTypeError(
-                "kernel is of another kind than the domain", got=kernel.dtype, expected=domain.dtype
-            )
-        check_finite(kernel, "kernel")
-        super().__init__(domain, domain)
+        kernel = as_values(kernel, domain, "kernel")
         padded = torch.zeros(domain.shape, dtype=domain.dtype, device=kernel.device)
-        padded[tuple(slice(0, k) for k in kernel.shape)] = kernel.to(domain.dtype)
+        padded[tuple(slice(0, k) for k in kernel.shape)] = kernel
         origin = [-(k // 2) for k in kernel.shape]
         self.transfer = torch.fft.fftn(padded.roll(origin, dims=tuple(range(domain.ndim))))
 
     @classmethod
     def gaussian(cls, domain: Grid, std: float) -> Convolution:
-        """Gaussian blur of standard deviation ``std`` grid points, of unit sum."""
-        if not std > 0:
-            raise InputError("blur width must be positive", got=std, expected="std > 0")
+        """Gaussian blur of unit sum.
+
+        Args:
+            domain: grid of the fields, and of the data.
+            std: standard deviation in grid points, positive, the same along all axes.
+
+        Raises:
+            InputError: a width that is not positive, or anything but a `Grid`.
+        """
+        check_grid(domain, cls)
+        std = as_number("std", std)
         kernel = torch.ones((), dtype=domain.dtype)
         for n in domain.shape:
             offset = torch.arange(n, dtype=domain.real_dtype) - n // 2
@@ -257,35 +297,46 @@ class Convolution(Linear):
         return self._filter(y, self.transfer.conj())
 
     def gram(self, x: Tensor) -> Tensor:
-        """``|k|^2`` in the DFT: one FFT pair instead of two."""
+        """``F^H |k_hat|^2 F x``: ``(batch, *domain.shape)``, one pair of FFTs instead of two."""
         self.domain.check(x, name="field")
         return self._filter(x, self.gram_spectrum)
 
     @cached_property
     def gram_spectrum(self) -> Tensor:
-        """Squared modulus of the transfer function."""
+        """``|k_hat|^2``: real ``(*domain.shape)``, in ``torch.fft`` order."""
         power: Tensor = self.transfer.abs().square()
         return power
 
-    @property
-    def is_circulant(self) -> bool:
-        """Yes."""
-        return True
-
-    @property
-    def is_diagonal_in_dft(self) -> bool:
-        """Yes."""
-        return True
-
 
 class Fourier(Linear):
-    """Unitary DFT over all axes, ``fftshift . fft . ifftshift``: origins at ``n // 2``.
+    """``y = F x``: unitary DFT over all axes, with the origins at ``n // 2``.
+
+    ``F = fftshift . fft . ifftshift / sqrt(N)``, so that ``F^H F = I`` and the zero frequency is in
+    the centre for even and odd lengths. A product costs one FFT.
+
+    Args:
+        domain: complex grid of the fields; the range has its dims with ``k`` before each name.
 
     Raises:
         DTypeError: a real domain.
+        InputError: anything but a `Grid`.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Fourier
+        >>> operator = Fourier(Grid(("y", "x"), (2, 2), torch.complex64))
+        >>> operator(torch.ones(1, 2, 2, dtype=torch.complex64)).real
+        tensor([[[0., 0.],
+                 [0., 2.]]])
+        >>> operator.range.dims
+        ('ky', 'kx')
     """
 
+    is_circulant = True
+
     def __init__(self, domain: Grid) -> None:
+        check_grid(domain, type(self))
         if not domain.is_complex:
             raise DTypeError(
                 "Fourier needs a complex domain",
@@ -304,19 +355,14 @@ class Fourier(Linear):
         return centred_ifft(y, self.domain.ndim)
 
     def gram(self, x: Tensor) -> Tensor:
-        """``x``: the transform is unitary."""
+        """``A^H A x = x``: ``(batch, *domain.shape)``, for the transform is unitary."""
         self.domain.check(x, name="field")
         return x
 
     @property
     def gram_spectrum(self) -> Tensor:
-        """Ones."""
+        """Ones ``(*domain.shape)``: the transform is unitary."""
         return self._ones
-
-    @property
-    def is_circulant(self) -> bool:
-        """Yes."""
-        return True
 
 
 def centred_fft(x: Tensor, ndim: int) -> Tensor:

@@ -1,51 +1,60 @@
-"""Nonlinear operators: pointwise functions around a linear operator, and the black box.
-
-All but the last are differentiable by torch, for one product of the linear operator each way. A
-black box has no gradient: only methods that evaluate it can use it.
-"""
+"""Nonlinear operators: pointwise functions around a linear operator, and the black box."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import torch
 from torch import Tensor
 
-from invdiff.completion import completed
+from invdiff.arguments import as_number
 from invdiff.errors import DTypeError, InputError
 from invdiff.grid import Grid
-from invdiff.protocols import LinearOperator
+from invdiff.operators.base import as_linear
+from invdiff.operators.inputs import check_grid, describe
+from invdiff.protocols import CompleteOperator
 
 __all__ = ["BlackBox", "Lognormal", "Magnitude", "Saturating"]
 
 
 @dataclass(frozen=True)
 class _Around:
-    """A function of the fields or data of a linear operator."""
+    """A function of the fields or data of a linear operator, differentiable by torch."""
 
-    linear: LinearOperator
+    linear: CompleteOperator
+    is_linear: bool = field(default=False, init=False, repr=False)
+    is_differentiable: bool = field(default=True, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "linear", as_linear(self.linear))
 
     @property
     def domain(self) -> Grid:
-        """That of the linear operator."""
+        """Grid of the fields: that of the linear operator."""
         return self.linear.domain
 
     @property
     def range(self) -> Grid:
-        """That of the linear operator."""
+        """Grid of the data: that of the linear operator."""
         return self.linear.range
 
     @property
     def n_data(self) -> int:
-        """As the linear operator."""
-        return completed(self.linear).n_data
+        """Number of values of the range that the linear operator measures."""
+        return self.linear.n_data
 
     @property
     def measured(self) -> Tensor | None:
-        """As the linear operator: which values of the range are measured; None for all."""
-        mask: Tensor | None = getattr(self.linear, "measured", None)
-        return mask
+        """Booleans ``(*range.shape)``: the values that ``A`` measures; None for all."""
+        return self.linear.measured
+
+    def to(self, device: torch.device | str) -> Self:
+        """A copy whose linear operator is on another device, if that can be moved."""
+        move = getattr(self.linear, "to", None)
+        return self if move is None else replace(self, linear=move(device))
 
 
 def _check_real(operator: _Around) -> None:
@@ -61,7 +70,8 @@ def _check_real(operator: _Around) -> None:
 class Saturating(_Around):
     """``y = level tanh(A x / level)``: a detector that saturates.
 
-    Linear for ``|A x| << level``; beyond a few levels the data say no more than the sign.
+    Linear for ``|A x| << level``; beyond a few levels the data say no more than the sign. Its
+    Jacobian is ``diag(1 - (y / level)^2) A``: a gradient costs one product with ``A^H``.
 
     Args:
         linear: ``A``, real.
@@ -69,24 +79,37 @@ class Saturating(_Around):
 
     Raises:
         DTypeError: a complex operator.
-        InputError: a level that is not positive.
+        InputError: a level that is not positive and finite, or no operator.
+        UnsupportedError: an operator that is not linear by declaration.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Identity, Saturating
+        >>> detector = Saturating(Identity(Grid(("x",), (3,))), level=2.0)
+        >>> detector(torch.tensor([[0.02, 2.0, 200.0]]))
+        tensor([[0.0200, 1.5232, 2.0000]])
     """
 
     level: float
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_real(self)
-        if not self.level > 0:
-            raise InputError("saturation level must be positive", got=self.level, expected="> 0")
+        object.__setattr__(self, "level", as_number("level", self.level))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``(batch, *domain.shape)`` to ``(batch, *range.shape)``."""
+        """``level tanh(A x / level)``: fields to data, ``(batch, *range.shape)``."""
+        self.domain.check(x, name="field")
         return self.level * torch.tanh(self.linear(x) / self.level)
 
 
 @dataclass(frozen=True)
 class Lognormal(_Around):
-    """``y = A exp(log_mean + log_std x)``: a positive field, Gaussian in its logarithm.
+    """``y = A exp(log_mean + log_std x)``: a positive field that is Gaussian in its logarithm.
+
+    For permeability, concentrations, rates of counts. Its Jacobian is
+    ``A diag(log_std exp(log_mean + log_std x))``: a gradient costs one product with ``A^H``.
 
     Args:
         linear: ``A``, real.
@@ -95,34 +118,60 @@ class Lognormal(_Around):
 
     Raises:
         DTypeError: a complex operator.
-        InputError: ``log_std`` not positive.
+        InputError: ``log_mean`` not finite, ``log_std`` not positive and finite, or no operator.
+        UnsupportedError: an operator that is not linear by declaration.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Identity, Lognormal
+        >>> operator = Lognormal(Identity(Grid(("x",), (3,))), log_std=0.5)
+        >>> operator(torch.tensor([[-2.0, 0.0, 2.0]]))
+        tensor([[0.3679, 1.0000, 2.7183]])
     """
 
     log_mean: float = 0.0
     log_std: float = 1.0
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         _check_real(self)
-        if not self.log_std > 0:
-            raise InputError("log_std must be positive", got=self.log_std, expected="> 0")
+        object.__setattr__(self, "log_mean", as_number("log_mean", self.log_mean, above=-math.inf))
+        object.__setattr__(self, "log_std", as_number("log_std", self.log_std))
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``(batch, *domain.shape)`` to ``(batch, *range.shape)``."""
+        """``A exp(log_mean + log_std x)``: fields to data, ``(batch, *range.shape)``."""
+        self.domain.check(x, name="field")
         return self.linear(torch.exp(self.log_mean + self.log_std * x))
 
 
 @dataclass(frozen=True)
 class Magnitude(_Around):
-    """``y = |A x|``, differentiable but at ``A x = 0``, where torch's derivative is zero.
+    """``y = |A x|``: complex data of which the phase was lost.
+
+    For phase retrieval and for magnitude images, with `Rician` noise. Differentiable but at
+    ``A x = 0``, where torch's derivative is zero; a global phase of ``x`` leaves the data as they
+    are, so the posterior has as many modes as the prior allows phases.
 
     Args:
         linear: ``A``, with complex data.
 
     Raises:
         DTypeError: an operator with real data.
+        InputError: no operator.
+        UnsupportedError: an operator that is not linear by declaration.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Identity, Magnitude
+        >>> operator = Magnitude(Identity(Grid(("x",), (2,), torch.complex64)))
+        >>> operator(torch.tensor([[3.0 + 4.0j, -1.0j]]))
+        tensor([[5., 1.]])
     """
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.linear.range.is_complex:
             raise DTypeError(
                 "Magnitude needs complex data",
@@ -132,25 +181,40 @@ class Magnitude(_Around):
 
     @property
     def range(self) -> Grid:
-        """That of the linear operator, real."""
+        """Grid of the data: that of the linear operator, for real values."""
         grid = self.linear.range
         return grid.with_dtype(grid.real_dtype)
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``(batch, *domain.shape)`` to ``(batch, *range.shape)``."""
+        """``|A x|``: fields to real data, ``(batch, *range.shape)``."""
+        self.domain.check(x, name="field")
         return self.linear(x).abs()
 
 
 @dataclass(frozen=True)
 class BlackBox:
-    """Any callable as an operator, evaluated without gradients.
+    """Any callable as an operator that is evaluated and never differentiated.
 
-    A gradient asked of its data is refused by torch: they carry no graph.
+    For simulators of other libraries. Only samplers that evaluate the operator alone can use it,
+    such as `EnKG` or `TwistedSMC`; the others refuse it. A gradient that is asked of its data
+    raises torch's error, for they carry no graph.
 
     Args:
         function: ``(batch, *domain.shape)`` to ``(batch, *range.shape)``, members independent.
         domain: grid of the fields.
         range: grid of the data.
+
+    Raises:
+        InputError: a function that cannot be called, or anything but a `Grid`.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import BlackBox
+        >>> grid = Grid(("x",), (3,))
+        >>> box = BlackBox(lambda x: x.sort(-1).values, grid, grid)
+        >>> box(torch.tensor([[3.0, 1.0, 2.0]]))
+        tensor([[1., 2., 3.]])
     """
 
     function: Callable[[Tensor], Tensor]
@@ -158,13 +222,23 @@ class BlackBox:
     range: Grid
     is_differentiable: bool = field(default=False, init=False, repr=False)
 
+    def __post_init__(self) -> None:
+        check_grid(self.domain, type(self))
+        check_grid(self.range, type(self), name="range")
+        if not callable(self.function):
+            raise InputError(
+                "function of BlackBox cannot be called",
+                got=describe(self.function),
+                expected="a callable from fields to data",
+            )
+
     @property
     def n_data(self) -> int:
-        """All of the range."""
+        """Number of data: all values of the range."""
         return self.range.size
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Data of the function.
+        """Data of the function: ``(batch, *domain.shape)`` to ``(batch, *range.shape)``.
 
         Raises:
             ShapeError: a field off the domain, or data off the range.

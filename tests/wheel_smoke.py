@@ -10,7 +10,7 @@ import sys
 from importlib.metadata import PathDistribution, distributions
 from pathlib import Path
 
-SUFFIXES = {".py", ".json", ".safetensors", ".typed"}
+SUFFIXES = {".py", ".pyi", ".json", ".safetensors", ".typed"}
 
 
 def package_files(root: Path) -> set[str]:
@@ -32,7 +32,13 @@ def check_contents(site: Path, tree: Path) -> None:
     assert top <= {"invdiff", "bin"}, f"the wheel installs more than invdiff: {sorted(top)}"
     missing = package_files(tree) - package_files(site)
     assert not missing, f"missing from the wheel: {sorted(missing)}"
-    for pattern in ("py.typed", "priors/weights/*.safetensors", "priors/weights/*.json"):
+    for pattern in (
+        "py.typed",
+        "__init__.pyi",
+        "operators/__init__.pyi",
+        "priors/weights/*.safetensors",
+        "priors/weights/*.json",
+    ):
         assert list((site / "invdiff").glob(pattern)), f"the wheel has no invdiff/{pattern}"
     assert not [path for path in site.rglob("*") if path.is_symlink()], "links in the wheel"
 

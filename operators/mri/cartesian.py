@@ -10,7 +10,8 @@ from torch import Tensor
 from invdiff.errors import DTypeError, ShapeError
 from invdiff.grid import Grid, check_finite
 from invdiff.operators.base import Linear
-from invdiff.operators.linear import as_mask, centred_fft, centred_ifft
+from invdiff.operators.inputs import as_mask
+from invdiff.operators.linear import centred_fft, centred_ifft
 
 __all__ = ["CartesianMRI"]
 

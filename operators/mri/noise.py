@@ -14,7 +14,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError, ShapeError
 from invdiff.grid import check_finite
-from invdiff.operators.linear import as_mask
+from invdiff.operators.inputs import as_mask
 
 __all__ = ["estimate_coil_covariance", "estimate_noise_std", "prewhiten"]
 

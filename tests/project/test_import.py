@@ -1,5 +1,6 @@
 """Importing invdiff is cheap: what is heavy or optional comes with the function that needs it."""
 
+import importlib
 import json
 import subprocess
 import sys
@@ -24,6 +25,16 @@ def test_import_is_light() -> None:
 @pytest.mark.parametrize("package", ["operators", "priors"])
 def test_operators_and_priors_load_nothing_optional(package: str) -> None:
     assert loaded_after(f"import invdiff.{package}") & set(HEAVY) == set()
+
+
+@pytest.mark.parametrize("package", ["invdiff", "invdiff.operators"])
+def test_names_of_a_stub_are_loaded_on_first_use(package: str) -> None:
+    assert "torch" not in loaded_after(f"import {package}")
+    module = importlib.import_module(package)
+    assert module.__all__
+    for name in module.__all__:
+        found = getattr(module, name)
+        assert found is getattr(sys.modules[found.__module__], name)
 
 
 def test_the_check_can_fail() -> None:

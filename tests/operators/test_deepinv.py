@@ -4,13 +4,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from invdiff.errors import NoiseLevelError, ShapeError, UnsupportedError
+from invdiff.errors import InputError, NoiseLevelError, ShapeError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.noise import NoiseField
-from invdiff.operators import checks
-from invdiff.operators.deepinv import from_deepinv, to_deepinv
-from invdiff.operators.linear import Convolution, Mask, Matrix
+from invdiff.operators import (
+    Convolution,
+    Identity,
+    Lognormal,
+    Mask,
+    Matrix,
+    check_operator,
+    checks,
+    from_deepinv,
+    to_deepinv,
+)
 from invdiff.operators.mri import CartesianMRI, birdcage, poisson_disc
+from tests.support.operators import Declared, Thinned
 
 deepinv = pytest.importorskip("deepinv")
 
@@ -65,11 +74,8 @@ def test_both_ways_agree_with_deepinv_mri(shape, n_coils):
 def test_wrapped_operators_obey_the_laws(shape):
     ours, theirs = ours_and_theirs(shape, 2)
     wrapped = from_deepinv(theirs, ours.domain, ours.range)
-    assert checks.adjoint_error(wrapped) < 2e-6
-    assert checks.linearity_error(wrapped) < 2e-6
-    assert checks.vjp_error(wrapped) < 2e-6
+    check_operator(wrapped, tolerance=2e-6)
     assert checks.solve_error(wrapped, 0.5, 0.5) < 3e-5
-    checks.check_kind(wrapped)
 
 
 def test_wrapped_real_operators():
@@ -169,3 +175,24 @@ def test_misfits_are_refused():
         from_deepinv(physics, grid(12, 10), grid(12, 10))
     with pytest.raises(UnsupportedError, match="linear"):
         from_deepinv(deepinv.physics.Physics(A=lambda x, **_: x), grid(4, 4), grid(4, 4))
+    with pytest.raises(UnsupportedError, match="got Grid"):
+        from_deepinv(grid(12, 10), physics, grid(12, 10))
+    with pytest.raises(InputError, match="domain of DeepinvLinear is not a Grid"):
+        from_deepinv(physics, (12, 10), grid(12, 10))
+    ours, physics = ours_and_theirs((12, 10), 3)
+    for n_data in (0, 2.5, 361):
+        with pytest.raises(InputError, match="n_data"):
+            from_deepinv(physics, ours.domain, ours.range, n_data=n_data)
+    with pytest.raises(UnsupportedError, match="not linear by declaration"):
+        to_deepinv(Lognormal(Identity(grid(4, 4, dtype=torch.float32))))
+
+
+@pytest.mark.parametrize("own", [Thinned, Declared])
+def test_own_operators_become_physics(own):
+    operator = own(grid(4, 5))
+    physics, x = to_deepinv(operator), noise(operator.domain)
+    channels = operator.domain.to_channels(x)
+    assert_same(operator.range.from_channels(physics.A(channels)), operator(x))
+    y = noise(operator.range)
+    back = operator.domain.from_channels(physics.A_adjoint(operator.range.to_channels(y)))
+    assert_same(back, Thinned(grid(4, 5)).adjoint(y))
