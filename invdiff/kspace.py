@@ -123,8 +123,8 @@ def check_acquisition(
 
 
 def native(values: Array) -> Array:
-    """The same values in the byte order of the machine, the only one that torch takes."""
-    return values.astype(values.dtype.newbyteorder("="), copy=False)
+    """The same values in a layout that torch takes: native byte order, contiguous, writable."""
+    return np.require(values, values.dtype.newbyteorder("="), ["C", "W"])
 
 
 def _complex(name: str, values: Array) -> Array:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from invdiff.errors import DataWarning, InputError
 
-__all__ = ["dependent_coils", "describe_combination", "select_coils"]
+__all__ = ["dependent_coils", "describe_combination", "select_coils", "zero_coils"]
 
 # A coil's own noise is far above this part of its samples, the rounding of a copy far below.
 _TOLERANCE = 1e-5
@@ -25,8 +25,8 @@ def select_coils(kspace: Tensor, mask: Tensor, sensitivity: Tensor | None) -> tu
     Every subset of the coils obeys the SENSE model, so that leaving out a coil never makes a
     problem wrong; it costs the information of that coil. Left out are
 
-    - coils that are exactly zero at all, or at more than 5 %, of the measured samples: the zeros
-      are not measurements (``y_c = M F S_c x + n_c`` has noise), and would be fitted as such;
+    - coils that are exactly zero at all, or at more than 5 %, of the measured samples: samples of
+      ``y_c = M F S_c x + n_c`` have noise, so that zeros are not measurements;
     - coils whose given map is zero everywhere: the model says that they see nothing, so their
       samples could only raise the misfit;
     - coils that are linear combinations of those before them, such as (scaled) copies or a
@@ -49,14 +49,9 @@ def select_coils(kspace: Tensor, mask: Tensor, sensitivity: Tensor | None) -> tu
     """
     n_coils = len(kspace)
     samples = kspace[:, mask]
-    reasons: dict[int, str] = {}
-    n_zero = (samples == 0).sum(1)
-    for coil, count in enumerate(n_zero.tolist()):
-        if count == samples.shape[1]:
-            reasons[coil] = "zero at all measured samples"
-        elif count > _MAX_ZEROS * samples.shape[1]:
-            reasons[coil] = f"zero at {count} of {samples.shape[1]} measured samples"
-        elif sensitivity is not None and not sensitivity[coil].any():
+    reasons = zero_coils(samples)
+    for coil in range(n_coils):
+        if coil not in reasons and sensitivity is not None and not sensitivity[coil].any():
             reasons[coil] = "its sensitivity is zero everywhere"
     used = [coil for coil in range(n_coils) if coil not in reasons]
     for place, weights in dependent_coils(samples[used]).items():
@@ -80,6 +75,23 @@ def select_coils(kspace: Tensor, mask: Tensor, sensitivity: Tensor | None) -> tu
             stacklevel=3,
         )
     return used, told
+
+
+def zero_coils(samples: Tensor) -> dict[int, str]:
+    """Coils that are exactly zero at more than 5 % of the samples, and what to say of each.
+
+    Args:
+        samples: ``(n_coils, n)``.
+    """
+    n = samples.shape[1]
+    counts = dict(enumerate((samples == 0).sum(1).tolist()))
+    return {
+        coil: "zero at all measured samples"
+        if count == n
+        else f"zero at {count} of {n} measured samples"
+        for coil, count in counts.items()
+        if count > _MAX_ZEROS * n
+    }
 
 
 def dependent_coils(samples: Tensor) -> dict[int, dict[int, complex]]:

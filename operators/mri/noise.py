@@ -10,7 +10,7 @@ from torch import Tensor
 from invdiff.errors import InputError, ShapeError
 from invdiff.grid import check_finite
 from invdiff.operators.linear import as_mask
-from invdiff.operators.mri.coils import dependent_coils, describe_combination
+from invdiff.operators.mri.coils import dependent_coils, describe_combination, zero_coils
 
 __all__ = ["estimate_coil_covariance", "estimate_noise_std", "prewhiten"]
 
@@ -116,9 +116,7 @@ def estimate_coil_covariance(kspace: Tensor, mask: Tensor, *, fraction: float = 
 
 def _check_rank(samples: Tensor) -> None:
     """Raise unless the coils are linearly independent in these samples."""
-    faults = {
-        coil: "zero" for coil, is_zero in enumerate((samples == 0).all(1).tolist()) if is_zero
-    }
+    faults = zero_coils(samples)
     live = [coil for coil in range(len(samples)) if coil not in faults]
     for coil, weights in dependent_coils(samples[live]).items():
         faults[live[coil]] = describe_combination([live[other] for other in weights])

@@ -27,12 +27,7 @@ from invdiff.io import (
     training_fields,
     write_result,
 )
-
-
-def complex_values(*shape: int, seed: int = 0) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    return (rng.standard_normal(shape) + 1j * rng.standard_normal(shape)).astype(np.complex64)
-
+from tests.support.kspace_files import complex_values
 
 # --- results -------------------------------------------------------------------------------------
 
