@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.errors import DTypeError, InputError, NoiseLevelError, ShapeError
+from invdiff.grid import Grid
+from invdiff.kspace import check_acquisition
+from invdiff.operators.mri.arrays import attributes, coordinates, scan_arrays
 from invdiff.operators.mri.cartesian import CartesianMRI
+from invdiff.operators.mri.coils import select_coils
 from invdiff.operators.mri.noise import estimate_coil_covariance, estimate_noise_std, prewhiten
 from invdiff.operators.mri.scale import image_scale
 from invdiff.operators.mri.sensitivity import calibration_shape, espirit
@@ -16,100 +21,117 @@ from invdiff.protocols import Problem
 
 __all__ = ["cartesian_problem"]
 
+Array = np.ndarray[Any, np.dtype[Any]]
+
 
 def cartesian_problem(
-    arrays: Mapping[str, Tensor], *, noise_std: float | Sequence[float] | None = None
+    arrays: Mapping[str, Any],
+    *,
+    noise_std: float | Sequence[float] | Array | None = None,
+    dtype: torch.dtype = torch.complex64,
 ) -> Problem:
-    """Estimate what is not given: coil maps, noise, scale; and whiten.
+    """Problem of a Cartesian scan: what is not given is estimated, and the coils are whitened.
 
-    With ``W = C^(-1/2)`` of the noise covariance between coils, data and maps become ``W y`` and
-    ``W S``: the noise is then white with unit level. Estimated maps are normalised after whitening,
-    so that the image is in units of the noise; with given maps it keeps the units of the data.
+    With ``C = L L^H`` the noise covariance between coils, data and maps become ``L^-1 y`` and
+    ``L^-1 S``: the noise is then white with unit level. Estimated maps are normalised after
+    whitening, so that the image is in units of the noise; with given maps it keeps the units of the
+    data. A single coil without a map is not whitened: its sensitivity is part of the image.
+
+    Samples that are zero in all coils, and coils that cannot be used, are left out and reported
+    by a warning and in ``notes`` (see `invdiff.operators.mri.coils.select_coils` for which).
 
     Args:
-        arrays: ``kspace`` complex ``(coil, *image)``, ``mask`` ``(*image)``, and, if known,
-            ``sensitivity`` ``(coil, *image)``; otherwise ESPIRiT maps are made from the fully
-            sampled centre.
-        noise_std: of all coils or of each, if known; otherwise the covariance of the outermost
-            samples.
+        arrays: the Dataset of `invdiff.read_kspace`, or any mapping of tensors, NumPy arrays or
+            DataArrays. ``kspace`` is complex ``(coil, [kz,] ky, kx)``, centred; ``mask``
+            ``([kz,] ky, kx)``, or lines ``(kx)``, is True or 1 where a sample was acquired;
+            ``sensitivity`` ``(coil, [z,] y, x)``, if known, is complex, otherwise ESPIRiT maps are
+            made from the fully sampled centre. ``noise_std`` may be among them. Other names are not
+            used.
+        noise_std: standard deviation ``s`` of the noise of all coils or of each, ``E|n|^2 = s^2``,
+            in the units of kspace; by default the attribute ``noise_std`` of ``kspace``, then
+            ``arrays["noise_std"]``, then the covariance of the outermost samples.
+        dtype: of data, maps and image. Learned priors are in single precision, which rounds by
+            6e-8 and so is exact compared with noise.
+
+    Returns:
+        A Problem with a `CartesianMRI` on dims ``[z,] y, x`` that carry the coordinates of the same
+        names, if ``arrays`` has them (coordinates of k-space are not turned into positions, since
+        their origin and sign convention are not known); and ``notes``: ``noise_source`` ("given" or
+        "estimated"), ``sensitivity_source`` ("given", "ESPIRiT" or "none"), and where it applies
+        ``n_zero_in_mask`` and ``coils_left_out``.
 
     Raises:
-        InputError: arrays missing, or no fully sampled centre to make maps from.
-        DTypeError: real k-space.
-        ShapeError: noise levels or maps of another number of coils.
+        InputError: arrays missing, nothing acquired, no coil that can be used, copied coils whose
+            maps differ, or no fully sampled centre to make maps from.
+        DTypeError: real k-space or maps.
+        ShapeError: arrays, dims or noise levels that do not fit together.
+        NonFiniteError: NaN or Inf; the message gives the first index.
         NoiseLevelError: a noise level that is not positive.
+
+    Warns:
+        DataWarning: samples or coils that were left out.
+
+    >>> import torch
+    >>> from invdiff.operators.mri import CartesianMRI, birdcage, cartesian_problem
+    >>> from invdiff.operators.mri import equispaced_lines
+    >>> mask = equispaced_lines((32, 32), 2, calibration=12)
+    >>> maps = birdcage((32, 32), 4)
+    >>> image = torch.zeros(1, 32, 32, dtype=torch.complex64)
+    >>> image[:, 8:24, 10:22] = 5.0
+    >>> kspace = CartesianMRI(mask, maps)(image)[0]
+    >>> problem = cartesian_problem(
+    ...     {"kspace": kspace, "mask": mask, "sensitivity": maps}, noise_std=0.1
+    ... )
+    >>> problem.operator, problem.noise_std
+    (CartesianMRI(4 coils, 32x32, R=2.00), 1.0)
+    >>> problem.notes
+    {'noise_source': 'given', 'sensitivity_source': 'given'}
+    >>> float(problem.data.abs().max() / kspace.abs().max())  # in units of the noise
+    10.0
     """
-    _check(arrays)
-    kspace, mask = arrays["kspace"], arrays["mask"]
-    covariance = _covariance(kspace, mask, noise_std)
-    if len(kspace) == 1:  # the sensitivity of a single coil is part of the image
-        level = float(covariance[0, 0].real.sqrt())
-        return Problem(CartesianMRI(mask), kspace[0], level, image_scale(kspace[0], mask))
-    white = prewhiten(kspace, covariance)
-    if "sensitivity" in arrays:
-        sensitivity = prewhiten(arrays["sensitivity"], covariance)
+    kspace, mask, maps, levels = scan_arrays(arrays, noise_std)
+    scan = check_acquisition(kspace, mask=mask, sensitivity=maps, noise_std=levels)
+    y, measured = torch.from_numpy(scan.kspace), torch.from_numpy(scan.mask)
+    sensitivity = None if scan.sensitivity is None else torch.from_numpy(scan.sensitivity)
+    used, left_out = select_coils(y, measured, sensitivity)
+    if left_out:
+        y, sensitivity = y[used], None if sensitivity is None else sensitivity[used]
+    covariance = _covariance(y, measured, scan.noise_std, used)
+    units, source, level = str(attributes(arrays["kspace"]).get("units", "1")), "given", 1.0
+    if sensitivity is not None:
+        y, sensitivity = prewhiten(y, covariance), prewhiten(sensitivity, covariance)
+    elif len(y) == 1:
+        y, level, source = y[0], float(covariance[0, 0].real.sqrt()), "none"
     else:
+        y = prewhiten(y, covariance)
         # Not cropped: where maps are zero the data say nothing, and the prior would fill in.
-        sensitivity = espirit(white, calibration=min(calibration_shape(mask)), crop=0.0)
-    scale = image_scale(white, mask, sensitivity)
-    return Problem(CartesianMRI(mask, sensitivity), white, 1.0, scale)
+        sensitivity = espirit(y, calibration=min(calibration_shape(measured)), crop=0.0)
+        units, source = "1", "ESPIRiT"
+    notes: dict[str, str | int | float] = {
+        "noise_source": "estimated" if levels is None else "given",
+        "sensitivity_source": source,
+    }
+    n_zero = scan.n_zero_in_mask + int(attributes(arrays).get("n_zero_in_mask", 0))
+    if n_zero:
+        notes["n_zero_in_mask"] = n_zero
+    if left_out:
+        notes["coils_left_out"] = left_out
+    dims = ("z", "y", "x")[-measured.ndim :]
+    domain = Grid(dims, scan.mask.shape, dtype, coordinates(arrays, dims, scan.mask.shape), units)
+    return Problem(
+        CartesianMRI(measured, sensitivity, domain=domain),
+        y.to(dtype),
+        level,
+        image_scale(y, measured, sensitivity),
+        notes=notes,
+    )
 
 
-def _check(arrays: Mapping[str, Tensor]) -> None:
-    """Raise unless the arrays are there and fit together."""
-    missing = [name for name in ("kspace", "mask") if name not in arrays]
-    if missing:
-        raise InputError(
-            "arrays of the scan are missing",
-            got=sorted(arrays),
-            expected=f"also {missing}",
-            hint="Read the file with invdiff.io.read_kspace.",
-        )
-    kspace, mask = arrays["kspace"], arrays["mask"]
-    for name in ("kspace", "sensitivity"):
-        if name in arrays and not arrays[name].is_complex():
-            raise DTypeError(
-                f"{name} is real",
-                got=arrays[name].dtype,
-                expected="complex values",
-                hint="Join its real and imaginary parts, as with torch.complex.",
-            )
-    if tuple(kspace.shape[1:]) != tuple(mask.shape):
-        raise ShapeError(
-            "kspace and mask do not fit together",
-            got=f"kspace {tuple(kspace.shape)}, mask {tuple(mask.shape)}",
-            expected="(coil, *image) and (*image)",
-            hint="Give a single coil an axis of length 1; crop or pad both alike.",
-        )
-    if "sensitivity" in arrays and arrays["sensitivity"].shape != kspace.shape:
-        raise ShapeError(
-            "sensitivity does not fit kspace",
-            got=tuple(arrays["sensitivity"].shape),
-            expected=tuple(kspace.shape),
-            hint="One map a coil, of the size of the image.",
-        )
-
-
-def _covariance(kspace: Tensor, mask: Tensor, noise_std: float | Sequence[float] | None) -> Tensor:
-    """Noise covariance between coils, given or estimated."""
-    if noise_std is None:
-        if len(kspace) == 1:
-            return estimate_noise_std(kspace, mask).square()[:, None]
-        return estimate_coil_covariance(kspace, mask)
-    levels = torch.as_tensor(noise_std, dtype=kspace.dtype.to_real())
-    if levels.ndim and levels.shape != (len(kspace),):
-        raise ShapeError(
-            "noise levels do not fit the coils",
-            got=f"{tuple(levels.shape)} levels",
-            expected=f"one number or {len(kspace)}",
-            hint="Give one for each coil, in their order.",
-        )
-    levels = levels.expand(len(kspace))
-    if not (torch.isfinite(levels) & (levels > 0)).all():
-        raise NoiseLevelError(
-            "noise level is not positive",
-            got=noise_std,
-            expected="finite numbers > 0, in the units of kspace",
-            hint="Leave it out to have it estimated from the outermost samples.",
-        )
-    return torch.diag(levels.square()).to(kspace.dtype)
+def _covariance(kspace: Tensor, mask: Tensor, levels: Array | None, used: Sequence[int]) -> Tensor:
+    """Noise covariance between the used coils, complex128, given or estimated."""
+    if levels is not None:
+        each = np.broadcast_to(levels[used] if levels.ndim else levels, len(used))
+        return torch.diag(torch.from_numpy(each.copy()).square()).to(torch.complex128)
+    if len(kspace) == 1:
+        return estimate_noise_std(kspace.to(torch.complex128), mask).square()[:, None] + 0j
+    return estimate_coil_covariance(kspace, mask)

@@ -1,4 +1,4 @@
-"""The scale of k-space: real data come in arbitrary units, priors in units of the image."""
+"""The scale of k-space: measured data have arbitrary units, priors the units of the image."""
 
 from __future__ import annotations
 
@@ -65,7 +65,8 @@ def image_scale(kspace: Tensor, mask: Tensor, sensitivity: Tensor | None = None)
     if sensitivity is not None:
         summed = sensitivity.abs().square().sum(0)
         power = float(summed[summed > 0].median())
-    b = operator.adjoint(kspace[None].to(operator.range.dtype))
+    unit = float(kspace.abs().max()) or 1.0  # single precision has no squares of 1e-25
+    b = operator.adjoint((kspace[None] / unit).to(operator.range.dtype))
     rho = _REGULARISATION * power
     image = operator.solve(b, rho, 1.0, max_iterations=_ITERATIONS)
-    return foreground_percentile(image) * (1 + _REGULARISATION)
+    return foreground_percentile(image) * (1 + _REGULARISATION) * unit

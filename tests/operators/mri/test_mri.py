@@ -28,6 +28,7 @@ from invdiff.operators.mri import (
     prewhiten,
     random_lines,
 )
+from invdiff.operators.mri.coils import dependent_coils
 
 COMPLEX = torch.complex64
 
@@ -399,6 +400,66 @@ def test_whitened_data_obey_the_whitened_model():
 def test_bad_noise_estimates_are_refused(make, error):
     with pytest.raises(error, match="got"):
         make()
+
+
+@pytest.mark.parametrize(
+    ("fault", "named"),
+    [
+        ({3: {}}, "coil 3: zero at all measured samples"),
+        ({3: {1: 2.0 - 1j}}, "coil 3: a multiple of coil 1"),
+        (
+            {2: {}, 5: {0: 1.0, 4: 30.0}},
+            "coil 2: zero at all measured samples; coil 5: a combination of coils 0, 4",
+        ),
+    ],
+)
+def test_singular_covariances_name_the_coils(fault, named):
+    kspace, mask, _ = simulated(6, (96, 96), 0.05)
+    for coil, weights in fault.items():
+        kspace[coil] = sum((w * kspace[other] for other, w in weights.items()), 0 * kspace[0])
+    with pytest.raises(InputError, match="covariance between the coils is singular") as caught:
+        estimate_coil_covariance(kspace, mask)
+    assert caught.value.got == named
+
+
+def test_a_coil_that_is_zero_in_a_part_of_k_space_is_refused():
+    """Its zeros are not noise: Tyler's estimate would go to zero."""
+    kspace, mask, _ = simulated(4, (96, 96), 0.05)
+    kspace[1, :, :80] = 0
+    with pytest.raises(InputError, match=r"coil 1: zero at \d+ of \d+ measured samples"):
+        estimate_coil_covariance(kspace, mask)
+
+
+def test_samples_in_a_subspace_of_the_coils_are_refused():
+    kspace, mask = noise(4, 64, 64)[0], torch.ones(64, 64, dtype=torch.bool)
+    kspace[2:, :, :63] = kspace[:2, :, :63]  # copies, but not everywhere
+    with pytest.raises(InputError, match="covariance between the coils cannot be estimated"):
+        estimate_coil_covariance(kspace, mask, fraction=1.0)
+
+
+@given(
+    n_coils=st.integers(2, 12),
+    n_copies=st.integers(1, 3),
+    log_gain=st.floats(-12, 12),
+    snr=st.floats(0, 300),
+    dtype=st.sampled_from([torch.complex64, torch.complex128]),
+    seed=st.integers(0, 2**16),
+)
+def test_dependent_coils(n_coils, n_copies, log_gain, snr, dtype, seed):
+    """Found among coils with strong common signal, whatever their gains; no others are."""
+    rng = np.random.default_rng(seed)
+    normal = rng.standard_normal((2, n_coils, 400))
+    signal = snr * rng.standard_normal(400) * np.exp(-np.linspace(0, 8, 400))
+    coils = normal[0] + 1j * normal[1] + signal
+    coils = (coils * 10.0 ** rng.uniform(-6, 6, (n_coils, 1))).astype(str(dtype)[6:])
+    where = np.sort(rng.choice(n_coils, min(n_copies, n_coils), replace=False))
+    gain = 10.0**log_gain * np.exp(1j * seed)
+    samples = torch.from_numpy(np.concatenate([coils, coils[where] * gain])).to(dtype)
+    found = dependent_coils(samples)
+    assert list(found) == list(range(n_coils, n_coils + len(where)))
+    for weights, source in zip(found.values(), where, strict=True):
+        assert list(weights) == [source]
+        assert weights[source] == pytest.approx(gain, rel=1e-4)
 
 
 # Scale.

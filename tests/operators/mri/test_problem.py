@@ -1,11 +1,16 @@
 """From the arrays of a scan to a whitened problem of known noise, and what cannot be one."""
 
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from torch import Tensor
 
 from invdiff.errors import (
+    DataWarning,
     DTypeError,
     InputError,
     InvdiffError,
@@ -13,6 +18,7 @@ from invdiff.errors import (
     NonFiniteError,
     ShapeError,
 )
+from invdiff.io import read_kspace, write_result
 from invdiff.operators.mri import CartesianMRI, cartesian_problem, prewhiten
 from invdiff.protocols import Problem
 from tests.support import tiny
@@ -130,10 +136,14 @@ BAD: dict[str, tuple[dict[str, object], type[InvdiffError]]] = {
     "negative noise": ({"noise_std": [0.1, 0.1, -0.1, 0.1]}, NoiseLevelError),
     "NaN noise": ({"noise_std": float("nan")}, NoiseLevelError),
     "noise of other coils": ({"noise_std": [0.1, 0.1]}, ShapeError),
-    "no centre": (
+    "not zero outside the mask": (
         {"mask": torch.arange(24).expand(32, 24) % 3 == 1, "sensitivity": None},
         InputError,
     ),
+    "noise as text": ({"noise_std": "0.1"}, NoiseLevelError),
+    "noise by sample": ({"noise_std": torch.ones(4, *tiny.SHAPE)}, ShapeError),
+    "ragged noise": ({"noise_std": [[0.1], [0.1, 0.2]]}, DTypeError),
+    "weights for a mask": ({"mask": torch.full(tiny.SHAPE, 0.5)}, InputError),
 }
 
 
@@ -153,6 +163,321 @@ def test_bad_arrays_are_named(case: str, noise_std: float | None) -> None:
 def test_maps_without_a_centre_are_a_named_error() -> None:
     """Which centre is missing, and what to do."""
     given = arrays()
-    mask = torch.arange(24).expand(32, 24) % 3 == 1
+    mask = given["mask"] & (torch.arange(24).expand(32, 24) % 3 == 1)
     with pytest.raises(InputError, match="sensitivit"):
         cartesian_problem({"kspace": given["kspace"] * mask, "mask": mask}, noise_std=0.02)
+
+
+# A scan is taken as it is read, in any container.
+
+
+def dataset(given: dict[str, Tensor]) -> xr.Dataset:
+    kspace = xr.DataArray(given["kspace"].numpy(), dims=("coil", "ky", "kx"), attrs={"units": "V"})
+    coords = {"y": ("y", np.linspace(-16, 15, 32)), "x": ("x", np.arange(24.0)), "ky": range(32)}
+    maps = ("coil", "y", "x"), given["sensitivity"].numpy()
+    mask = ("ky", "kx"), given["mask"].numpy()
+    return xr.Dataset({"kspace": kspace, "mask": mask, "sensitivity": maps}, coords)
+
+
+CONTAINERS: dict[str, Callable[[dict[str, Tensor]], object]] = {
+    "tensors": lambda given: given,
+    "arrays": lambda given: {k: v.numpy() for k, v in given.items()},
+    "big-endian": lambda given: {
+        k: v.numpy().astype(v.numpy().dtype.newbyteorder(">")) for k, v in given.items()
+    },
+    "conjugate views": lambda given: {
+        k: v.conj().resolve_conj().conj() if v.is_complex() else v for k, v in given.items()
+    },
+    "with gradients": lambda given: {
+        k: v.clone().requires_grad_() if v.is_complex() else v for k, v in given.items()
+    },
+    "Fortran order": lambda given: {k: np.asfortranarray(v.numpy()) for k, v in given.items()},
+    "negative strides": lambda given: {
+        k: v.numpy()[..., ::-1].copy()[..., ::-1] for k, v in given.items()
+    },
+    "mask as integers": lambda given: {**given, "mask": given["mask"].to(torch.uint8)},
+    "mask as lines": lambda given: {**given, "mask": given["mask"][0]},
+    "Dataset": dataset,
+    "Dataset in other order": lambda given: dataset(given).transpose("kx", "x", "y", "ky", "coil"),
+    "Dataset with lines": lambda given: dataset(given).assign(
+        mask=("kx", given["mask"][0].numpy())
+    ),
+    "DataArrays": lambda given: dict(dataset(given)),
+}
+
+
+@pytest.mark.parametrize("container", CONTAINERS)
+def test_every_container_gives_the_same_problem(container: str) -> None:
+    given = without(arrays(), "image")
+    expected = cartesian_problem(given, noise_std=0.02)
+    problem = cartesian_problem(CONTAINERS[container](given), noise_std=0.02)
+    torch.testing.assert_close(problem.data, expected.data, rtol=0, atol=0)
+    torch.testing.assert_close(
+        problem.operator.sensitivity, expected.operator.sensitivity, rtol=0, atol=0
+    )
+    assert torch.equal(problem.operator.mask, expected.operator.mask)
+    assert (problem.scale, problem.noise_std) == (expected.scale, 1.0)
+
+
+def test_coordinates_units_and_noise_of_a_dataset_are_kept() -> None:
+    given = arrays()
+    scan = dataset(given)
+    scan["kspace"].attrs["noise_std"] = [0.02] * 4
+    for labelled in (scan, dict(scan)):
+        problem = cartesian_problem(labelled)
+        domain = problem.operator.domain
+        assert problem.notes == {"noise_source": "given", "sensitivity_source": "given"}
+        np.testing.assert_array_equal(domain.coords["y"], np.linspace(-16, 15, 32))
+        np.testing.assert_array_equal(domain.coords["x"], np.arange(24.0))
+        assert domain.units == "V"
+        torch.testing.assert_close(
+            problem.data, cartesian_problem(given, noise_std=0.02).data, rtol=0, atol=0
+        )
+    # With estimated maps the image is in units of the noise.
+    estimated = cartesian_problem(scan.drop_vars("sensitivity"))
+    assert estimated.operator.domain.units == "1"
+    assert estimated.notes["sensitivity_source"] == "ESPIRiT"
+    with pytest.raises(ShapeError, match="kspace has other dims"):
+        cartesian_problem(scan.rename(coil="channel"))
+    # An argument comes before the attribute.
+    assert cartesian_problem(scan, noise_std=0.04).data.abs().max() == pytest.approx(
+        float(problem.data.abs().max()) / 2
+    )
+
+
+def test_a_file_is_a_problem_in_two_lines(tmp_path: Path) -> None:
+    given = arrays(noise=0.05)
+    named = {k: given[k].numpy() for k in ("kspace", "mask", "sensitivity")}
+    np.savez(tmp_path / "scan.npz", **named, noise_std=np.array([0.05] * 4, ">f8"))
+    write_result(read_kspace(tmp_path / "scan.npz"), tmp_path / "scan.zarr")
+    expected = cartesian_problem(given, noise_std=0.05)
+    for name in ("scan.npz", "scan.zarr"):
+        problem = cartesian_problem(read_kspace(tmp_path / name))
+        torch.testing.assert_close(problem.data, expected.data, rtol=0, atol=0)
+        assert problem.scale == expected.scale
+    with np.load(tmp_path / "scan.npz") as archive:  # a mapping as good as any
+        problem = cartesian_problem(archive)
+    torch.testing.assert_close(problem.data, expected.data, rtol=0, atol=0)
+
+
+def test_the_dtype_is_single_unless_asked() -> None:
+    given = arrays()
+    wide = {**given, "kspace": given["kspace"].to(torch.complex128)}
+    for n_coils in (4, 1):
+        some = {k: v[:n_coils] if k == "kspace" else v for k, v in wide.items()}
+        some = some if n_coils == 4 else without(some, "sensitivity")
+        problem = cartesian_problem(some, noise_std=0.02)
+        assert problem.data.dtype == problem.operator.domain.dtype == torch.complex64
+        problem = cartesian_problem(some, noise_std=0.02, dtype=torch.complex128)
+        assert problem.data.dtype == problem.operator.domain.dtype == torch.complex128
+
+
+def test_what_is_not_a_scan() -> None:
+    for wrong in (torch.ones(4, 8, 8) + 0j, None, "scan.npz", [1]):
+        with pytest.raises(InputError, match="a Dataset or a mapping with 'kspace' and 'mask'"):
+            cartesian_problem(wrong)
+
+
+# Samples and coils that were not measured.
+
+
+@pytest.mark.parametrize("n_coils", [1, 4])
+def test_zero_filled_columns_are_not_measured(n_coils: int) -> None:
+    """Counted as measured zeros they would say that the image has no power there."""
+    given = arrays(n_coils=n_coils, noise=0.05)
+    if n_coils == 1:
+        given["image"] = given["image"] * given.pop("sensitivity")[0]
+    padded = torch.arange(24) < 8
+    given["kspace"] = given["kspace"] * ~padded
+    n_zero = int((given["mask"] & padded).sum())
+    with pytest.warns(DataWarning, match=rf"^{n_zero} of {int(given['mask'].sum())} samples") as w:
+        problem = cartesian_problem(given, noise_std=0.05)
+    assert w[0].filename == __file__
+    assert problem.notes["n_zero_in_mask"] == n_zero
+    assert not problem.operator.mask[:, padded].any()
+    assert problem.operator.n_data == n_coils * (int(given["mask"].sum()) - n_zero)
+    # The data are what the truth says to within the noise, which zeros are not.
+    assert_one(chi2(problem, given["image"]), problem.operator.n_data)
+    everything = CartesianMRI(given["mask"], problem.operator.sensitivity)
+    counted = Problem(everything, problem.data, problem.noise_std)
+    assert chi2(counted, given["image"]) > 1.4
+    # The reader finds the same, and the count goes on to the problem.
+    scan = xr.Dataset(attrs={"n_zero_in_mask": n_zero})
+    scan["kspace"] = ("coil", "ky", "kx"), given["kspace"].numpy()
+    scan["mask"] = ("ky", "kx"), (given["mask"] & ~padded).numpy()
+    if n_coils > 1:
+        scan["sensitivity"] = ("coil", "y", "x"), given["sensitivity"].numpy()
+    again = cartesian_problem(scan, noise_std=0.05)
+    assert again.notes == problem.notes
+    torch.testing.assert_close(again.data, problem.data, rtol=0, atol=0)
+
+
+def sense_error(problem: Problem, image: Tensor) -> float:
+    """Relative error of the regularised SENSE image, in the units of the image."""
+    operator = problem.operator
+    assert isinstance(operator, CartesianMRI)
+    b = operator.adjoint(problem.data[None])
+    rho = 0.3 / problem.scale**2 if problem.notes["sensitivity_source"] == "given" else 0.3
+    found = operator.solve(b, rho, 1.0, max_iterations=100)[0]
+    # Estimated maps leave the phase and the profile of the image open: compare what the coils see.
+    assert operator.sensitivity is not None
+    seen = (operator.sensitivity * found).abs().square().sum(0).sqrt()
+    truth = (operator.sensitivity * image).abs().square().sum(0).sqrt()
+    if problem.notes["sensitivity_source"] != "given":
+        truth = truth * (seen * truth).sum() / truth.square().sum()
+    return float((seen - truth).norm() / truth.norm())
+
+
+GIVEN = ["maps and noise", "maps", "noise", "nothing"]
+
+
+def some_of(given: dict[str, Tensor], what: str) -> tuple[dict[str, Tensor], float | None]:
+    names = () if "maps" in what else ("sensitivity",)
+    return without(given, *names), 0.05 if "noise" in what else None
+
+
+def dead(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    kspace = given["kspace"].clone()
+    kspace[2] = 0
+    return {**given, "kspace": kspace}
+
+
+def partly_dead(given: dict[str, Tensor]) -> dict[str, Tensor]:
+    kspace = given["kspace"].clone()
+    kspace[2, :, 20:28] = 0
+    return {**given, "kspace": kspace}
+
+
+def appended(given: dict[str, Tensor], weights: dict[int, complex]) -> dict[str, Tensor]:
+    """With one coil more, a combination of others."""
+    extra = {
+        name: torch.cat([values, sum(w * values[i : i + 1] for i, w in weights.items())])
+        for name, values in given.items()
+        if name in ("kspace", "sensitivity")
+    }
+    return {**given, **extra}
+
+
+LEFT_OUT: dict[str, tuple[Callable[[dict[str, Tensor]], dict[str, Tensor]], str]] = {
+    "dead": (dead, "2: zero at all measured samples"),
+    "partly dead": (partly_dead, "2: zero at 240 of 1000 measured samples"),
+    "copied": (lambda g: appended(g, {1: 1.0}), "6: a multiple of coil 1"),
+    "scaled": (lambda g: appended(g, {0: 2e-4 - 1e-4j}), "6: a multiple of coil 0"),
+    "strong copy": (lambda g: appended(g, {0: 3e5j}), "6: a multiple of coil 0"),
+    "sum": (
+        lambda g: appended(g, dict.fromkeys(range(6), 1.0)),
+        "6: a combination of coils 0, 1, 2, 3, 4, 5",
+    ),
+    "two copies": (
+        lambda g: appended(appended(g, {1: 1.0}), {3: -1j}),
+        "6: a multiple of coil 1; 7: a multiple of coil 3",
+    ),
+    "dead and copied": (
+        lambda g: appended(dead(g), {1: 1.0}),
+        "2: zero at all measured samples; 6: a multiple of coil 1",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # sigpy and numba, on import
+@pytest.mark.parametrize("what", GIVEN)
+@pytest.mark.parametrize("case", LEFT_OUT)
+def test_coils_that_cannot_be_used_are_left_out(case: str, what: str) -> None:
+    """The problem is that of the other coils, bit for bit, and what happened is reported."""
+    change, told = LEFT_OUT[case]
+    whole = arrays(shape=(40, 40), n_coils=6, noise=0.05)
+    image = whole.pop("image")
+    given, noise_std = some_of(change(whole), what)
+    with pytest.warns(DataWarning, match=r"coils are left out \(counted from 0\)") as warned:
+        problem = cartesian_problem(given, noise_std=noise_std)
+    assert told in str(warned[0].message)
+    assert warned[0].filename == __file__
+    assert problem.notes["coils_left_out"] == told
+    out = {int(part.split(":")[0]) for part in told.split("; ")}
+    used = [coil for coil in range(len(given["kspace"])) if coil not in out]
+    others = {k: v[used] if k in ("kspace", "sensitivity") else v for k, v in given.items()}
+    expected = cartesian_problem(others, noise_std=noise_std)
+    torch.testing.assert_close(problem.data, expected.data, rtol=0, atol=0)
+    torch.testing.assert_close(
+        problem.operator.sensitivity, expected.operator.sensitivity, rtol=0, atol=0
+    )
+    # And it is a good one: the image is nearly as good as that of the scan without the fault.
+    untouched = cartesian_problem(*some_of(whole, what)[:1], noise_std=noise_std)
+    reference = sense_error(untouched, image)
+    assert reference < 0.2
+    assert sense_error(problem, image) < 1.2 * reference
+
+
+def test_noise_levels_of_the_coils_that_are_used() -> None:
+    given = without(dead(arrays()), "image")
+    levels = [0.1, 0.2, 0.0, 0.4]  # the noise of a dead coil, as measured
+    with pytest.warns(DataWarning, match="2: zero"):
+        problem = cartesian_problem(given, noise_std=levels)
+    torch.testing.assert_close(problem.data[2], given["kspace"][3] / 0.4)
+
+
+def test_a_coil_without_a_map_is_left_out() -> None:
+    """Its samples could only raise the misfit: the model says that it sees nothing."""
+    given = arrays(n_coils=6, noise=0.05)
+    given["sensitivity"][4] = 0
+    with pytest.warns(DataWarning, match="4: its sensitivity is zero everywhere"):
+        problem = cartesian_problem(given, noise_std=0.05)
+    assert_one(chi2(problem, given["image"]), problem.operator.n_data)
+
+
+def test_one_coil_is_left() -> None:
+    given = without(arrays(n_coils=2), "sensitivity", "image")
+    given["kspace"][0] = 0
+    with pytest.warns(DataWarning, match="1 of 2 coils"):
+        problem = cartesian_problem(given, noise_std=[0.0, 0.02])
+    torch.testing.assert_close(problem.data, given["kspace"][1])
+    assert problem.noise_std == 0.02
+    assert problem.notes["sensitivity_source"] == "none"
+
+
+def test_no_coil_is_left() -> None:
+    given = without(arrays(), "image")
+    given["sensitivity"][:] = 0
+    with pytest.raises(InputError, match="no coil can be used") as caught:
+        cartesian_problem(given, noise_std=0.02)
+    assert str(caught.value.got).startswith("0: its sensitivity is zero everywhere; 1:")
+
+
+def test_copied_samples_with_other_maps_are_refused() -> None:
+    """Which of the two maps belongs to the samples is not known."""
+    given = arrays()
+    given["kspace"][3] = given["kspace"][1]
+    with pytest.raises(InputError, match="coil 3 holds a multiple of coil 1, but its sensitivity"):
+        cartesian_problem(given, noise_std=0.02)
+
+
+def test_a_single_coil_with_a_map_keeps_it() -> None:
+    given = arrays(n_coils=1, noise=0.05)
+    given["sensitivity"] = given["sensitivity"] * 0.5
+    given["kspace"] = given["kspace"] * 0.5
+    problem = cartesian_problem(given, noise_std=0.025)
+    assert problem.operator.range.dims == ("coil", "ky", "kx")
+    assert_one(chi2(problem, given["image"]), problem.operator.n_data)
+
+
+@pytest.mark.parametrize("what", ["maps", "nothing"])
+def test_coils_of_very_different_noise(what: str) -> None:
+    """Gains of 1e-6 to 1e6 change nothing but the units of the coils."""
+    given = without(arrays(shape=(48, 48), n_coils=5, noise=0.05), "image")
+    given, _ = some_of(given, what)
+    gains = torch.tensor([1e-6, 1.0, 1e6, 30.0, 1e-3])[:, None, None]
+    other = {k: v * gains if k in ("kspace", "sensitivity") else v for k, v in given.items()}
+    a, b = cartesian_problem(given), cartesian_problem(other)
+    assert (a.data - b.data).norm() < 1e-4 * a.data.norm()
+    assert b.scale == pytest.approx(a.scale, rel=1e-3)
+
+
+@pytest.mark.parametrize("n_coils", [1, 4])
+def test_tiny_units(n_coils: int) -> None:
+    """Single precision has no squares of 1e-25."""
+    given = without(arrays(n_coils=n_coils), "image", "sensitivity")
+    small = {**given, "kspace": 1e-25 * given["kspace"]}
+    a, b = cartesian_problem(given), cartesian_problem(small)
+    units = 1e-25 if n_coils == 1 else 1.0
+    assert (b.data / units - a.data).norm() < 1e-4 * a.data.norm()
+    assert b.scale == pytest.approx(units * a.scale, rel=1e-3)
