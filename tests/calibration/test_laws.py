@@ -1,4 +1,4 @@
-"""Every statistic tells right ensembles from wrong ones; p-values are uniform for right ones."""
+"""Every statistic separates right ensembles from wrong ones; p-values are uniform for right ones."""
 
 from collections.abc import Callable
 
