@@ -21,7 +21,7 @@ UsageError = typer.BadParameter.__mro__[1]  # click's, or that of the click insi
 
 DOCSTRINGS = package_docstrings()
 # Packages of which each public class and function shows an example.
-SHOWN = ["invdiff.calibration"]
+SHOWN = ["invdiff.calibration", "invdiff.covariance", "invdiff.fwi.misfit", "invdiff.terms"]
 
 PAGES = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]
 PAGES += sorted((ROOT / "docs").glob("**/*.md"))
