@@ -1,7 +1,7 @@
 """The covariance of ``x_0`` given ``x_t`` as a linear operator, which sets the spread.
 
 A covariance ``C`` has a factor ``L`` with ``C = L L^H``. Products, draws ``L e`` and solves go
-through the factor, also where ``C`` is singular. ``L`` acts on coordinates of its own choice, in
+through the factor, also where ``C`` is singular. ``L`` acts on coordinates that it chooses, in
 which white noise stays white. For complex fields ``C = E[(x - m)(x - m)^H]``.
 """
 

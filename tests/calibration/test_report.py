@@ -108,5 +108,5 @@ def test_a_band_that_misses_alone_is_said(side: str, bound: str) -> None:
     missed = table.assign(
         {f"coverage_{bound}": table["level"] + (0.01 if side == "wide" else -0.01)}
     )
-    assert f"can tell, if on the {side} side:" in verdict(missed)
+    assert f"can detect, if on the {side} side:" in verdict(missed)
     assert "side" not in verdict(table)

@@ -230,7 +230,7 @@ def test_bad_ensembles() -> None:
         spread_figures(members + 0j, truth)
     with pytest.raises(ShapeError):
         spread_figures(members.rename(x="y"), truth)
-    with pytest.raises(InputError, match="no ranks"):
+    with pytest.raises(InputError, match="rank correlation of spread and error is not defined"):
         spread_figures(members.isel(z=[0] * 40, x=[0] * 40), truth)
 
 
