@@ -1,18 +1,18 @@
-"""Is the spread of an ensemble what it should be? xarray in, xarray out.
+"""Calibration: whether the spread of an ensemble is right, measured against known truths.
 
-Two kinds of question. *One posterior a case, one truth a case*: :func:`coverage_curve`,
-:func:`rank_histogram`, :func:`sbc`, :func:`tarp`, :func:`spread_skill`, :func:`hpd_coverage`,
-summed up in a sentence by :func:`report`. *Two ensembles of one posterior*, such as a sampler's and
-exact draws: :func:`pqmass`. :func:`conformal_factor` mends intervals that were found wrong.
+**One posterior and one truth per case**: :func:`coverage_curve`, :func:`rank_histogram`,
+:func:`sbc`, :func:`tarp`, :func:`spread_skill` and :func:`hpd_coverage`, summarised in one sentence
+by :func:`report`. **Two ensembles of one posterior**, such as the draws of a sampler and exact
+ones: :func:`pqmass`. :func:`conformal_factor` corrects intervals that were found to be wrong.
 
-Pixels of a field are correlated. ``dim_independent`` names the dimension along which the cases are
-independent of each other; all doubt is then counted in cases. Without it each value counts as one
-case, which makes bands of correlated fields too narrow and their p-values too small.
+Values of a field are correlated. ``dim_independent`` names the dimension along which cases are
+independent of each other; every band and p-value then counts cases. Without it each value counts as
+one case, which makes the bands of correlated fields too narrow and their p-values too small.
 
-Members may be chunked by Dask, also along ``realization``. :func:`half_width`, :func:`ranks` and
-:func:`pit` stay lazy; the others reduce chunk by chunk and hold fields without ``realization``.
-Complex values are judged by their real and imaginary parts. Values that are not finite are refused
-unless ``where`` leaves them out.
+Ensembles may be chunked by Dask, also along ``realization``. :func:`half_width`, :func:`ranks` and
+:func:`pit` stay lazy; the other functions reduce chunk by chunk and hold fields without
+``realization`` in memory. Complex values are evaluated by their real and imaginary parts. Values
+that are not finite are refused unless ``where`` leaves them out.
 """
 
 from invdiff.calibration.conformal import conformal_factor

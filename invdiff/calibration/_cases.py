@@ -1,4 +1,4 @@
-"""Means over values whose doubt is counted in independent cases, not in values."""
+"""Means over values whose uncertainty is counted in independent cases, not in values."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ class CaseMeans:
     """Means of ``k`` scores with their sampling covariance.
 
     Attributes:
-        mean: ``(k,)``.
-        covariance: of the mean, ``(k, k)``.
-        n_cases: independent cases behind it.
-        n_values: values in them.
+        mean: The means, ``(k,)``.
+        covariance: The covariance of the means, ``(k, k)``.
+        n_cases: The number of independent cases behind them.
+        n_values: The number of values in these cases.
     """
 
     mean: NDArray[np.float64]
@@ -40,14 +40,14 @@ class CaseMeans:
 
 
 def check_independent(dims: tuple[object, ...], dim_independent: str | None) -> None:
-    """The independent dimension is one of the truth's.
+    """Check that the independent dimension is one of the truth's.
 
     Raises:
-        ShapeError: it is not.
+        ShapeError: It is not.
     """
     if dim_independent is not None and dim_independent not in dims:
         raise ShapeError(
-            "the independent dimension is missing",
+            "the truth lacks the independent dimension",
             got=f"dim_independent={dim_independent!r}, truth with {dims}",
             expected="a dimension of the truth, or None",
             hint="Name the dimension along which cases are independent of each other.",
@@ -57,21 +57,23 @@ def check_independent(dims: tuple[object, ...], dim_independent: str | None) -> 
 def case_means(
     scores: xr.DataArray, where: xr.DataArray, dim_independent: str | None, *, along: str
 ) -> CaseMeans:
-    r"""Means over all judged values, with the covariance between cases (a ratio estimator).
+    r"""Means over all evaluated values, with the covariance between cases (a ratio estimator).
 
-    With case sums :math:`s_i` over :math:`m_i` values, :math:`\bar x = \sum s_i / \sum m_i` and
+    With the sums :math:`s_i` over the :math:`m_i` values of case :math:`i`,
+    :math:`\bar x = \sum s_i / \sum m_i` and
     :math:`\mathrm{Cov}(\bar x) = \frac{n}{n-1} \sum r_i r_i^T / (\sum m_i)^2`,
     :math:`r_i = s_i - m_i \bar x`.
 
     Args:
-        scores: with a dimension ``along`` of ``k`` scores, and the dims of ``where``.
-        where: which values count.
-        dim_independent: dimension of the cases; None: each value is a case.
-        along: name of the dimension of the scores.
+        scores: The scores, with a dimension ``along`` of length ``k`` and the dims of ``where``.
+        where: True where values are evaluated.
+        dim_independent: The name of the dimension along which cases are independent. By default
+            each value counts as an independent case.
+        along: The name of the dimension of the scores.
 
     Raises:
-        ShapeError: ``where`` without ``dim_independent``.
-        InputError: fewer than two cases.
+        ShapeError: ``where`` lacks ``dim_independent``.
+        InputError: Fewer than two cases.
     """
     check_independent(where.dims, dim_independent)
     scores = scores.where(where, 0).transpose(along, *where.dims)
@@ -86,10 +88,10 @@ def case_means(
     n = counts.size
     if n < 2:
         raise InputError(
-            "no statistical doubt can be given",
-            got=f"{n} independent case",
-            expected="at least 2",
-            hint="Name a longer dim_independent, or None to count each value as a case.",
+            "a statistical uncertainty needs independent cases",
+            got=f"{n} cases",
+            expected="at least 2 cases",
+            hint="Give more cases, or dim_independent=None to count each value as a case.",
         )
     mean = sums.sum(1) / counts.sum()
     residual = (sums - mean[:, None] * counts) / counts.sum()
@@ -100,5 +102,5 @@ def case_means(
 def assumption(dim_independent: str | None) -> str:
     """What a band or p-value takes for granted, for the attributes of a result."""
     if dim_independent is None:
-        return "each value independent of the others; too narrow a band for correlated values"
+        return "each value independent of the others; the band is too narrow for correlated values"
     return f"cases along {dim_independent!r} independent of each other"

@@ -1,4 +1,4 @@
-"""An ensemble and its truth made fit to be compared: same labels, real values, finite."""
+"""An ensemble and its truth, checked and made comparable: same labels, real values, finite."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ PART = "part_of_complex"
 def paired(
     ensemble: xr.DataArray, truth: xr.DataArray, where: xr.DataArray | None, *, dim: str
 ) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
-    """The three on the same labels and real; ensemble and truth lazy if they are, where in memory.
+    """The three on the same labels and real; ensemble and truth stay lazy, ``where`` is computed.
 
-    Complex values get a dimension ``PART`` of real and imaginary parts.
+    Complex values get a last dimension ``part_of_complex`` of real and imaginary parts.
 
     Returns:
-        ``(dim, *dims)``, ``(*dims)`` and a boolean ``(*dims)``.
+        The ensemble ``(dim, *dims)``, the truth ``(*dims)`` and a boolean mask ``(*dims)``.
 
     Raises:
-        ShapeError: an ensemble without ``dim``, or a truth or ``where`` with other dims or labels.
-        DTypeError: one of ensemble and truth complex, or a ``where`` that is not boolean.
+        ShapeError: The ensemble lacks ``dim``, or dims or labels do not match.
+        DTypeError: One of ensemble and truth is complex, or ``where`` is not boolean.
     """
     if where is None:
         where = xr.ones_like(truth, dtype=bool)
@@ -37,24 +37,24 @@ def paired(
     ):
         raise ShapeError(
             "ensemble, truth and where do not match",
-            got=f"{ensemble.dims}, {truth.dims} and {where.dims}",
-            expected=f"the truth's dims, and {dim!r} in the ensemble",
-            hint="Rename, select or transpose dims.",
+            got=f"dims {ensemble.dims}, {truth.dims} and {where.dims}",
+            expected=f"the dims of the truth, and {dim!r} in the ensemble",
+            hint="Rename or select dims.",
         )
     if np.iscomplexobj(ensemble) != np.iscomplexobj(truth):
         raise DTypeError(
-            "one of ensemble and truth is complex",
+            "one of ensemble and truth is complex, the other real",
             got=f"{ensemble.dtype}, {truth.dtype}",
-            expected="both or neither",
+            expected="both real or both complex",
             hint="Take abs() or .real of the complex one.",
         )
     if where.dtype != np.bool_:
-        raise DTypeError("where is not a mask", got=where.dtype, expected="bool")
+        raise DTypeError("where is not a boolean mask", got=where.dtype, expected="bool")
     try:
         ensemble, truth, where = xr.align(ensemble, truth, where, join="exact")
     except ValueError as error:
         raise ShapeError(
-            "labels of ensemble, truth and where do not match",
+            "the labels of ensemble, truth and where do not match",
             got=error,
             expected="the same coordinates",
             hint="Select or interpolate one onto the other.",
@@ -65,7 +65,7 @@ def paired(
 
 
 def real_parts(values: xr.DataArray) -> xr.DataArray:
-    """Real values as they are, complex ones with their parts along a last dimension ``PART``."""
+    """Real values as they are; complex ones with their parts along a last dimension ``PART``."""
     if not np.iscomplexobj(values):
         return values
     parts: xr.DataArray = xr.concat(
@@ -75,17 +75,17 @@ def real_parts(values: xr.DataArray) -> xr.DataArray:
 
 
 def refuse_non_finite(where: xr.DataArray, fields: Mapping[str, xr.DataArray]) -> None:
-    """Nothing is judged by NaN or Inf, and something is judged.
+    """Check that something is evaluated, and that all evaluated values are finite.
 
     Raises:
         InputError: ``where`` is False everywhere.
-        NonFiniteError: a field that is not finite where it is judged.
+        NonFiniteError: A field is not finite where it is evaluated.
     """
     if not where.any():
         raise InputError(
-            "calibration is asked for nowhere",
+            "there is nothing to evaluate",
             got="where is False everywhere",
-            hint="Give a where= that is True where the ensemble is to be judged.",
+            hint="Give a where= that is True where the ensemble is to be evaluated.",
         )
     for name, values in fields.items():
         n_bad = int((~np.isfinite(values) & where).sum())
@@ -99,7 +99,7 @@ def refuse_non_finite(where: xr.DataArray, fields: Mapping[str, xr.DataArray]) -
 
 
 def uniform_like(field: xr.DataArray, rng: np.random.Generator) -> xr.DataArray:
-    """Uniform draws on the dims of a field, whatever their order and chunks."""
+    """Uniform draws on the dims of a field, independent of their order and chunks."""
     dims = sorted(field.dims, key=str)
     draws = rng.random(tuple(field.sizes[name] for name in dims))
     return xr.DataArray(draws, dims=dims).transpose(*field.dims)

@@ -1,14 +1,4 @@
-r"""TARP: coverage of balls around random points, in all dimensions at once.
-
-Lemos, Coogan, Hezaveh and Perreault-Levasseur, ICML 2023 (arXiv:2302.03026). For each case draw a
-reference point; the truth's credibility is the share of members nearer to it than the truth. The
-expected coverage, ECP(level) = share of cases with credibility below the level, is the level itself
-for exact posteriors; conversely, if that holds for every law of the reference points, they are
-exact. For one law that need not be so: points on all sides of the truth, as the default ones are,
-see a wrong width but hardly a bias, which cancels between the sides; points on one side see both.
-In many dimensions the distance from a far point is little more than one projection: give
-``references`` near the posterior, or a few features of the fields, where that matters.
-"""
+"""TARP: expected coverage of balls around random points, in all dimensions at once."""
 
 from __future__ import annotations
 
@@ -33,31 +23,55 @@ def tarp(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Expected coverage of balls around random reference points, by credibility level.
+    """Expected coverage of balls around random reference points, by credibility level (TARP).
+
+    For each case a reference point is drawn; the credibility of the truth is the share of members
+    nearer to that point than the truth. The expected coverage, the share of cases with a
+    credibility below a level, is the level itself for exact posteriors. Conversely, posteriors for
+    which this holds for every distribution of the reference points are exact. For one distribution
+    this need not be so: points on all sides of the truth, as by default, detect a wrong width but
+    hardly a bias, which cancels between the sides; points on one side detect both. In many
+    dimensions the distance from a far point is little more than one projection; give ``references``
+    near the posterior, or a few features of the fields, where that matters.
 
     Args:
-        ensemble: members, with dims ``dim`` and ``dim_independent``.
-        truth: without ``dim``, otherwise on the same labels.
-        references: reference points with the truth's dims and labels; may depend on the data but
-            not on the truth. By default uniform in the box that holds all members and truths,
-            value by value.
-        dim: the dimension of the members.
-        dim_independent: the dimension of the cases.
-        confidence: that all of the curve lies in the band, for exact posteriors.
-        seed: of the reference points and the draws that break ties.
+        ensemble: The members, with dims ``dim`` and ``dim_independent``.
+        truth: The truth, without ``dim``, on the labels of the ensemble.
+        references: Reference points with the dims and labels of the truth, which may depend on the
+            data but not on the truth. By default they are uniform in the box that holds all members
+            and truths, value by value.
+        dim: The name of the dimension of the members.
+        dim_independent: The name of the dimension of the cases.
+        confidence: The probability that the whole curve of exact posteriors lies in the band.
+        seed: The seed of the reference points and of the draws that break ties.
 
     Returns:
-        ``ecp(level)``, ``lower(level)``, ``upper(level)``, ``p_value``. Below the diagonal at high
-        levels and above it at low ones: too narrow; the reverse: too wide.
+        ``ecp(level)``, ``lower(level)``, ``upper(level)`` and ``p_value``. A curve below the
+        diagonal at high levels and above it at low ones means too narrow, the reverse too wide.
 
     Raises:
-        ShapeError: dims or labels that do not match, no such ``dim_independent``.
-        DTypeError: real members and a complex truth, or the reverse.
+        ShapeError: Dims or labels do not match, or ``dim_independent`` is not a dim of the truth.
+        DTypeError: The ensemble is real and the truth complex, or the reverse.
         NonFiniteError: NaN or Inf.
+
+    References:
+        Lemos, Coogan, Hezaveh and Perreault-Levasseur, ICML 2023, arXiv 2302.03026.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.calibration import tarp
+        >>> draws = np.random.default_rng(0).standard_normal((21, 200, 3))
+        >>> truth = xr.DataArray(draws[0], dims=("case", "x"))
+        >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "case", "x"))
+        >>> round(float(tarp(ensemble, truth)["p_value"]), 2)
+        0.31
+        >>> float(tarp(0.5 * ensemble, truth)["p_value"]) < 0.01  # half the spread
+        True
     """
     if dim_independent not in truth.dims:
         raise ShapeError(
-            "TARP needs cases",
+            "TARP needs independent cases",
             got=truth.dims,
             expected=f"a dimension {dim_independent!r}",
             hint="Name the dimension of the cases by dim_independent=.",
@@ -67,7 +81,7 @@ def tarp(
     refuse_non_finite(where, {"truth": truth, "ensemble": ensemble})
     rng = np.random.default_rng(seed)
     if given is None:
-        # Members and truth alike, so that they stay exchangeable given the box.
+        # Of members and truth alike, so that they stay exchangeable given the box.
         low = np.minimum(ensemble.min((dim, dim_independent)), truth.min(dim_independent))
         high = np.maximum(ensemble.max((dim, dim_independent)), truth.max(dim_independent))
         points = low + (high - low) * uniform_like(truth, rng)

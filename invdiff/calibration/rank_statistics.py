@@ -1,12 +1,4 @@
-r"""Ranks of the truth among the members: PIT values and rank histograms, ties broken at random.
-
-If truth and members are exchangeable, the rank is uniform on 0..n and
-
-    pit = (n_below + u (n_tied + 1)) / (n + 1),   u uniform on (0, 1),
-
-is uniform on (0, 1) exactly, for any n and any distribution, also one with ties (Hamill, Monthly
-Weather Review 129, 2001). One pass over the members, chunk by chunk.
-"""
+"""Ranks of the truth among the members: PIT values and rank histograms."""
 
 from __future__ import annotations
 
@@ -21,7 +13,7 @@ from invdiff.errors import InputError
 
 __all__ = ["pit", "rank_histogram", "ranks", "shares_by_bin"]
 
-MIN_EXPECTED = 5  # values a bin, for the chi-square law to hold
+MIN_EXPECTED = 5  # values per bin, below which the chi-square law does not hold
 
 
 def pit(
@@ -31,21 +23,44 @@ def pit(
     dim: str = "realization",
     seed: int = 0,
 ) -> xr.DataArray:
-    """Probability integral transform of the truth in the ensemble; lazy if they are.
+    r"""Probability integral transform of the truth in the ensemble, with ties broken at random.
+
+    .. math:: pit = \frac{n_\mathrm{below} + u\, (n_\mathrm{tied} + 1)}{n + 1},
+        \qquad u \sim U(0, 1).
+
+    If truth and :math:`n` members are exchangeable, it is uniform on (0, 1) exactly, for any
+    :math:`n` and any distribution, ties included. The result is lazy if the ensemble is. Cost: one
+    pass over the members.
 
     Args:
-        ensemble: members, with dimension ``dim``.
-        truth: without it, otherwise on the same labels.
-        dim: the dimension of the members.
-        seed: of the draws that break ties and fill the steps of 1/(n + 1).
+        ensemble: The members, with dimension ``dim``, in the units of the truth.
+        truth: The truth, without ``dim``, on the labels of the ensemble.
+        dim: The name of the dimension of the members.
+        seed: The seed of the draws that break ties and fill the steps of ``1 / (n + 1)``.
 
     Returns:
-        Values in (0, 1), with the truth's dims (and ``part_of_complex`` for complex values); NaN
-        where the truth or a member is not finite.
+        Values in (0, 1), with the dims of the truth, and ``part_of_complex`` for complex values;
+        NaN where the truth or a member is not finite.
 
     Raises:
-        ShapeError: an ensemble without ``dim``, or a truth with other dims or labels.
-        DTypeError: real members and a complex truth, or the reverse.
+        ShapeError: The ensemble lacks ``dim``, or dims or labels do not match.
+        DTypeError: The ensemble is real and the truth complex, or the reverse.
+
+    References:
+        Hamill, Monthly Weather Review 129, 2001.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.calibration import pit
+        >>> draws = np.random.default_rng(0).standard_normal((21, 200))
+        >>> truth = xr.DataArray(draws[0], dims="case")
+        >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "case"))
+        >>> values = pit(ensemble, truth)
+        >>> values.sizes["case"], bool(((values > 0) & (values < 1)).all())
+        (200, True)
+        >>> float(values.mean().round(2))
+        0.51
     """
     n_below, n_tied, uniform = _position(ensemble, truth, dim=dim, seed=seed)
     value = (n_below + uniform * (n_tied + 1)) / (ensemble.sizes[dim] + 1)
@@ -60,9 +75,31 @@ def ranks(
     dim: str = "realization",
     seed: int = 0,
 ) -> xr.DataArray:
-    """Number of members below the truth, 0 to n, ties broken at random; lazy if the inputs are.
+    """Rank of the truth among the members, from 0 to n, with ties broken at random.
 
-    Args and errors as :func:`pit`; NaN where the truth or a member is not finite.
+    It is uniform on the integers 0 to n if truth and members are exchangeable. The result is lazy
+    if the ensemble is.
+
+    Args:
+        ensemble: The members, with dimension ``dim``, in the units of the truth.
+        truth: The truth, without ``dim``, on the labels of the ensemble.
+        dim: The name of the dimension of the members.
+        seed: The seed of the draws that break ties.
+
+    Returns:
+        The number of members below the truth, as a float, with the dims of the truth; NaN where the
+        truth or a member is not finite.
+
+    Raises:
+        ShapeError: The ensemble lacks ``dim``, or dims or labels do not match.
+        DTypeError: The ensemble is real and the truth complex, or the reverse.
+
+    Examples:
+        >>> import xarray as xr
+        >>> from invdiff.calibration import ranks
+        >>> members = xr.DataArray([0.0, 1.0, 2.0, 3.0], dims="realization")
+        >>> float(ranks(members, xr.DataArray(1.5)))
+        2.0
     """
     n_below, n_tied, uniform = _position(ensemble, truth, dim=dim, seed=seed)
     rank = n_below + np.floor(uniform * (n_tied + 1))
@@ -73,7 +110,7 @@ def ranks(
 def _position(
     ensemble: xr.DataArray, truth: xr.DataArray, *, dim: str, seed: int
 ) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
-    """Members below the truth (NaN where not finite), members tied with it, uniform draws."""
+    """Members below the truth (NaN where not finite), members tied with it, and uniform draws."""
     ensemble, truth, _ = paired(ensemble, truth, None, dim=dim)
     n_below = (ensemble < truth).sum(dim)
     uniform = uniform_like(truth, np.random.default_rng(seed))
@@ -94,30 +131,52 @@ def rank_histogram(
     where: xr.DataArray | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Histogram of the truth's rank, flat for a calibrated ensemble, with its expected band.
+    """Histogram of the rank of the truth, with the band expected of a calibrated ensemble.
 
-    U-shaped: too narrow; dome: too wide; sloped: biased. The p-value is Pearson's chi-square where
-    each value is a case, otherwise that of :func:`~invdiff.calibration.smooth_p_value`.
+    The histogram of a calibrated ensemble is flat. A U means that the ensemble is too narrow, a
+    dome that it is too wide, a slope that it is biased. The p-value is that of Pearson's chi-square
+    where each value is a case, otherwise that of :func:`smooth_p_value`. Cost: one pass over the
+    members.
 
     Args:
-        ensemble: members, with dimension ``dim``.
-        truth: without it, otherwise on the same labels.
-        dim: the dimension of the members.
-        dim_independent: dimension along which cases are independent; None: each value is a case.
-        n_bins: by default one a rank, fewer where a case a bin is not to be expected five times.
-        confidence: of the band, bin by bin.
-        where: boolean; judge only there.
-        seed: of the draws that break ties.
+        ensemble: The members, with dimension ``dim``, in the units of the truth.
+        truth: The truth, without ``dim``, on the labels of the ensemble.
+        dim: The name of the dimension of the members.
+        dim_independent: The name of the dimension along which cases are independent. By default
+            each value counts as an independent case.
+        n_bins: The number of bins. By default one per rank, and fewer where fewer than five cases
+            per bin are expected.
+        confidence: The confidence of the band, at each bin separately.
+        where: A boolean mask over dims of the truth, True where values are evaluated. By default
+            all are.
+        seed: The seed of the draws that break ties.
 
     Returns:
         ``share(bin)``, ``count(bin)``, ``lower(bin)``, ``upper(bin)``, ``n_effective`` and
         ``p_value``; ``bin`` holds centres in (0, 1).
 
     Raises:
-        ShapeError: dims or labels that do not match, or no such ``dim_independent``.
-        DTypeError: real members and a complex truth, or the reverse.
-        NonFiniteError: NaN or Inf where it is judged.
-        InputError: nowhere to judge, fewer than two bins, too few cases.
+        ShapeError: Dims or labels do not match, or ``dim_independent`` is not a dim of the truth.
+        DTypeError: The ensemble is real and the truth complex, or the reverse.
+        NonFiniteError: NaN or Inf where values are evaluated.
+        InputError: ``where`` is False everywhere, fewer than two bins, or too few cases.
+
+    References:
+        Hamill, Monthly Weather Review 129, 2001.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.calibration import rank_histogram
+        >>> draws = np.random.default_rng(0).standard_normal((21, 200))
+        >>> truth = xr.DataArray(draws[0], dims="case")
+        >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "case"))
+        >>> histogram = rank_histogram(ensemble, truth, n_bins=4)
+        >>> histogram["count"].values, round(float(histogram["p_value"]), 2)
+        (array([44, 53, 51, 52]), 0.8)
+        >>> narrow = rank_histogram(ensemble / 2, truth, n_bins=4)  # half the spread: a U
+        >>> narrow["count"].values
+        array([68, 29, 30, 73])
     """
     check_independent(truth.dims, dim_independent)
     _, _, where = paired(ensemble, truth, where, dim=dim)
@@ -127,7 +186,7 @@ def rank_histogram(
     if n_bins is None:
         n_bins = min(ensemble.sizes[dim] + 1, max(2, n_cases // MIN_EXPECTED))
     if n_bins < 2:
-        raise InputError("no histogram", got=f"n_bins={n_bins}", expected="at least 2")
+        raise InputError("a histogram needs bins", got=f"n_bins={n_bins}", expected="at least 2")
     return shares_by_bin(values, where, dim_independent, n_bins=n_bins, confidence=confidence)
 
 
@@ -139,7 +198,7 @@ def shares_by_bin(
     n_bins: int,
     confidence: float,
 ) -> xr.Dataset:
-    """Histogram of values in (0, 1); see :func:`rank_histogram`."""
+    """Histogram of values in (0, 1) with its band and p-value; see :func:`rank_histogram`."""
     place = np.floor(values.where(where, 0).values * n_bins).astype(int)
     index = xr.DataArray(np.minimum(place, n_bins - 1), dims=values.dims)
     count = np.bincount(index.values[where.values], minlength=n_bins)

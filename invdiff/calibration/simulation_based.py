@@ -1,11 +1,4 @@
-r"""Simulation-based calibration: ranks of statistics over simulated data sets.
-
-Talts, Betancourt, Simpson, Vehtari and Gelman, arXiv:1804.06788, 2018. Draw :math:`x` from the
-prior, :math:`y` from the likelihood, an ensemble from the posterior of :math:`y`: the rank of any
-statistic of :math:`x` among those of the members is uniform if the sampler is exact. Exact for
-independent members and any number of them; sees only what the statistics see (none of them, for
-instance, is moved by a sampler that ignores the data: add one that depends on both).
-"""
+"""Simulation-based calibration: ranks of statistics over simulated data sets."""
 
 from __future__ import annotations
 
@@ -35,39 +28,65 @@ def sbc(
     confidence: float = 0.95,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Ranks of the truth's statistics over data sets, and whether they are uniform.
+    """Ranks of statistics of the truth over simulated data sets, and whether they are uniform.
+
+    Simulation-based calibration: draw :math:`x` from the prior, :math:`y` from the likelihood given
+    :math:`x`, and an ensemble from the posterior given :math:`y`. The rank of any statistic of
+    :math:`x` among those of the members is uniform if the sampler is exact, for any number of
+    independent members. The test detects only what the statistics depend on; a sampler that ignores
+    the data passes all statistics of the field alone, so add one that depends on the data too.
 
     Args:
-        ensemble: members, with dims ``dim`` and ``dim_independent``.
-        truth: the draws of the prior behind the data, with ``dim_independent``.
-        statistics: by name, functions of a field that keep ``dim`` and ``dim_independent`` and
-            reduce the rest, such as ``lambda x: x.mean(("y", "x"))``; real.
-        dim: the dimension of the members.
-        dim_independent: the dimension of the data sets.
-        n_bins: of the chi-square; by default 10, or a fifth of the data sets if that is less.
-        confidence: of the ECDF band.
-        seed: of the draws that break ties.
+        ensemble: The members, with dims ``dim`` and ``dim_independent``.
+        truth: The draws of the prior behind the data, with ``dim_independent``, without ``dim``.
+        statistics: Functions of a field by name, such as ``lambda x: x.mean(("y", "x"))``. They
+            return real values and reduce all dims but ``dim`` and ``dim_independent``.
+        dim: The name of the dimension of the members.
+        dim_independent: The name of the dimension of the data sets.
+        n_bins: The number of bins of the chi-square. By default 10, or a fifth of the number of
+            data sets if that is less.
+        confidence: The confidence of the band of the distribution function.
+        seed: The seed of the draws that break ties.
 
     Returns:
         ``pit(statistic, case)``, ``share(statistic, bin)``, ``ecdf(statistic, point)`` with
-        ``lower(point)`` and ``upper(point)``, ``p_value(statistic)`` by chi-square and
-        ``p_value_ecdf(statistic)`` by the ECDF.
+        ``lower(point)`` and ``upper(point)``, ``p_value(statistic)`` of the chi-square and
+        ``p_value_ecdf(statistic)`` of the distribution function.
 
     Raises:
-        InputError: no statistics.
-        ShapeError: dims or labels that do not match; a statistic with other dims than
-            ``dim_independent`` (and ``dim``).
-        DTypeError: real members and a complex truth, or the reverse; a complex statistic.
+        InputError: ``statistics`` is empty.
+        ShapeError: Dims or labels do not match, or a statistic has dims other than
+            ``dim_independent`` and, for the ensemble, ``dim``.
+        DTypeError: The ensemble is real and the truth complex, or the reverse; a statistic is
+            complex.
         NonFiniteError: NaN or Inf in a field or a statistic.
+
+    References:
+        Talts, Betancourt, Simpson, Vehtari and Gelman, 2018, arXiv 1804.06788.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.calibration import sbc
+        >>> draws = np.random.default_rng(0).standard_normal((21, 200, 3))
+        >>> truth = xr.DataArray(draws[0], dims=("case", "x"))
+        >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "case", "x"))
+        >>> statistics = {"mean": lambda x: x.mean("x"), "largest": lambda x: x.max("x")}
+        >>> found = sbc(ensemble, truth, statistics)
+        >>> found["p_value"].round(2).values
+        array([0.63, 0.66])
+        >>> narrow = sbc(0.5 * ensemble, truth, statistics)  # half the spread
+        >>> bool((narrow["p_value"] < 1e-4).all())
+        True
     """
     if not statistics:
         raise InputError(
-            "no statistics to rank",
+            "there are no statistics to rank",
             got="an empty mapping",
-            expected="at least one",
-            hint='For instance {"mean": lambda x: x.mean(("y", "x"))}.',
+            expected="at least one function",
+            hint='Give, for instance, {"mean": lambda x: x.mean(("y", "x"))}.',
         )
-    # Here, since a mean that skips NaN would hide them.
+    # Here, since a statistic that skips NaN would hide them.
     members, exact, where = paired(ensemble, truth, None, dim=dim)
     refuse_non_finite(where, {"truth": exact, "ensemble": members})
     results = []
@@ -104,15 +123,18 @@ def sbc(
 
 
 def _check(name: str, drawn: xr.DataArray, exact: xr.DataArray, *, dims: tuple[str, str]) -> None:
-    """One real number a member and data set."""
+    """Check that a statistic is one real number per member and data set."""
     if set(drawn.dims) != set(dims) or set(exact.dims) != {dims[1]}:
         raise ShapeError(
-            f"the statistic {name!r} is not one number a member and data set",
-            got=f"{drawn.dims} of the ensemble, {exact.dims} of the truth",
+            f"the statistic {name!r} is not one number per member and data set",
+            got=f"dims {drawn.dims} for the ensemble, {exact.dims} for the truth",
             expected=f"{dims} and {dims[1:]}",
             hint="Reduce the other dims, as in x.mean(('y', 'x')).",
         )
     if np.iscomplexobj(drawn) or np.iscomplexobj(exact):
         raise DTypeError(
-            f"the statistic {name!r} is complex", got=drawn.dtype, expected="real", hint="Take abs."
+            f"the statistic {name!r} is complex",
+            got=drawn.dtype,
+            expected="real",
+            hint="Take its abs().",
         )

@@ -1,13 +1,4 @@
-r"""Spread and skill: does the ensemble spread as much as its mean errs?
-
-Fortin, Abaza, Anctil and Turcotte, Journal of Hydrometeorology 15, 2014. If truth and ``n`` members
-come from one law of variance :math:`\sigma^2`, the mean of the members errs by
-:math:`E|x - m|^2 = \sigma^2 (n + 1)/n`, hence
-
-    spread = sqrt((n + 1)/n  mean of s^2),   skill = sqrt(mean of |x - m|^2),   spread / skill = 1.
-
-Complex values count by their squared modulus. One pass over the members.
-"""
+"""Spread and skill: whether an ensemble spreads as much as its mean errs."""
 
 from __future__ import annotations
 
@@ -31,25 +22,52 @@ def spread_skill(
     confidence: float = 0.95,
     where: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """Ratio of spread to error of the mean, 1 for a calibrated ensemble.
+    r"""Ratio of the spread of an ensemble to the error of its mean, 1 for a calibrated ensemble.
+
+    If the truth and :math:`n` members come from one distribution of variance :math:`\sigma^2`, the
+    mean :math:`m` of the members errs by :math:`E|x - m|^2 = \sigma^2 (n + 1) / n`, hence
+
+    .. math:: \mathrm{spread} = \sqrt{\frac{n + 1}{n}\,\overline{s^2}}, \qquad
+        \mathrm{skill} = \sqrt{\overline{|x - m|^2}}.
+
+    Complex values count by their squared modulus. The interval of the ratio is a jackknife over the
+    cases, on its logarithm. Cost: one pass over the members.
 
     Args:
-        ensemble: at least two members, with dimension ``dim``.
-        truth: without it, otherwise on the same labels.
-        dim: the dimension of the members.
-        dim_independent: dimension along which cases are independent; None: each value is a case.
-        confidence: of the interval of the ratio (jackknife over the cases, on its logarithm).
-        where: boolean; judge only there.
+        ensemble: The members, with dimension ``dim``, in the units of the truth.
+            There must be two or more.
+        truth: The truth, without ``dim``, on the labels of the ensemble.
+        dim: The name of the dimension of the members.
+        dim_independent: The name of the dimension along which cases are independent. By default
+            each value counts as an independent case.
+        confidence: The confidence of the interval of the ratio.
+        where: A boolean mask over dims of the truth, True where values are evaluated. By default
+            all are.
 
     Returns:
-        ``spread`` and ``skill`` in the truth's units, ``ratio``, ``lower``, ``upper``.
+        ``spread`` and ``skill`` in the units of the truth, ``ratio``, and the ends ``lower`` and
+        ``upper`` of its interval.
 
     Raises:
-        ShapeError: dims or labels that do not match, or no such ``dim_independent``.
-        DTypeError: real members and a complex truth, or the reverse.
-        NonFiniteError: NaN or Inf where it is judged.
-        InputError: fewer than two members or cases; no spread or no error in the values, or in all
-            of them but one case.
+        ShapeError: Dims or labels do not match, or ``dim_independent`` is not a dim of the truth.
+        DTypeError: The ensemble is real and the truth complex, or the reverse.
+        NonFiniteError: NaN or Inf where values are evaluated.
+        InputError: Fewer than two members or cases, or all of the spread or of the error is in one
+            case.
+
+    References:
+        Fortin, Abaza, Anctil and Turcotte, Journal of Hydrometeorology 15, 2014.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.calibration import spread_skill
+        >>> draws = np.random.default_rng(0).standard_normal((21, 200))
+        >>> truth = xr.DataArray(draws[0], dims="case")
+        >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "case"))
+        >>> found = spread_skill(ensemble, truth)
+        >>> [round(float(found[name]), 2) for name in ("lower", "ratio", "upper")]
+        [0.95, 1.05, 1.15]
     """
     fields = _squares(ensemble, truth, where, dim=dim, dim_independent=dim_independent)
     sums = fields.where(fields["where"], 0).drop_vars("where")
@@ -60,12 +78,13 @@ def spread_skill(
     left = np.stack([variance.sum() - variance, error.sum() - error])
     if n < 2 or not (left > 0).all():
         raise InputError(
-            "no ratio of spread to skill",
-            got=f"{n} cases, spread and error left by the rest {left.min(1, initial=np.inf)}",
-            expected="two cases or more with spread and error",
+            "the ratio of spread to skill is not defined",
+            got=f"{n} cases; without one of them spread and error are as small as"
+            f" {left.min(1, initial=np.inf)}",
+            expected="at least two cases with spread and error",
         )
     without = np.log(left[0] / left[1]) / 2
-    doubt = student.ppf((1 + confidence) / 2, n - 1) * without.std() * (n - 1) ** 0.5
+    half_width = student.ppf((1 + confidence) / 2, n - 1) * without.std() * (n - 1) ** 0.5
     n_values = int(fields["where"].sum())
     units = truth.attrs.get("units", "1")
     ratio = float(np.sqrt(variance.sum() / error.sum()))
@@ -75,8 +94,8 @@ def spread_skill(
             "spread": ((), spread, {"units": units}),
             "skill": ((), skill, {"units": units, "long_name": "RMSE of the ensemble mean"}),
             "ratio": ratio,
-            "lower": ratio * np.exp(-doubt),
-            "upper": ratio * np.exp(doubt),
+            "lower": ratio * np.exp(-half_width),
+            "upper": ratio * np.exp(half_width),
         },
         attrs={"confidence": confidence, "assumes": assumption(dim_independent)},
     )
@@ -92,28 +111,47 @@ def spread_skill_curve(
 ) -> xr.Dataset:
     """Skill against spread in bins of equal numbers of values, sorted by spread.
 
-    On the diagonal for a calibrated ensemble with many members. With few (say under 10) the sorting
-    itself picks values whose spread is high by chance, and the curve is flatter than the diagonal.
+    The curve of a calibrated ensemble of many members is the diagonal. With few members (say fewer
+    than 10) the sorting itself selects values whose spread is high by chance, and the curve is
+    flatter than the diagonal. Cost: one pass over the members.
 
     Args:
-        ensemble: at least two members, with dimension ``dim``.
-        truth: without it, otherwise on the same labels.
-        n_bins: at most the number of values.
-        dim: the dimension of the members.
-        where: boolean; judge only there.
+        ensemble: The members, with dimension ``dim``, in the units of the truth.
+            There must be two or more.
+        truth: The truth, without ``dim``, on the labels of the ensemble.
+        n_bins: The number of bins, at most the number of values.
+        dim: The name of the dimension of the members.
+        where: A boolean mask over dims of the truth, True where values are evaluated. By default
+            all are.
 
     Returns:
-        ``spread(bin)``, ``skill(bin)``, ``count(bin)``.
+        ``spread(bin)`` and ``skill(bin)`` in the units of the truth, and ``count(bin)``.
 
     Raises:
-        InputError: fewer values than bins, fewer than two members. Others as :func:`spread_skill`.
+        ShapeError: Dims or labels do not match.
+        DTypeError: The ensemble is real and the truth complex, or the reverse.
+        NonFiniteError: NaN or Inf where values are evaluated.
+        InputError: Fewer values than bins, or fewer than two members.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.calibration import spread_skill_curve
+        >>> draws = np.random.default_rng(0).standard_normal((21, 200))
+        >>> truth = xr.DataArray(draws[0], dims="case")
+        >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "case"))
+        >>> curve = spread_skill_curve(ensemble, truth, n_bins=4)
+        >>> curve["count"].values
+        array([50, 50, 50, 50])
     """
     fields = _squares(ensemble, truth, where, dim=dim, dim_independent=None)
-    is_judged = fields["where"].values
-    variance, error = (fields[name].values[is_judged] for name in ("variance", "error"))
+    is_evaluated = fields["where"].values
+    variance, error = (fields[name].values[is_evaluated] for name in ("variance", "error"))
     if not 1 <= n_bins <= variance.size:
         raise InputError(
-            "no such bins", got=f"n_bins={n_bins}, {variance.size} values", expected="1 to as many"
+            "the number of bins is out of range",
+            got=f"n_bins={n_bins}, {variance.size} values",
+            expected="at least 1, and at most the number of values",
         )
     bins = np.array_split(np.argsort(variance, kind="stable"), n_bins)
     units = {"units": truth.attrs.get("units", "1")}
@@ -134,12 +172,14 @@ def _squares(
     dim: str,
     dim_independent: str | None,
 ) -> xr.Dataset:
-    """``variance`` times (n + 1)/n and squared ``error`` of the mean, in memory, and ``where``."""
+    """In memory: ``variance`` times (n + 1) / n, squared ``error`` of the mean, and ``where``."""
     check_independent(truth.dims, dim_independent)
     ensemble, truth, where = paired(ensemble, truth, where, dim=dim)
     n = ensemble.sizes[dim]
     if n < 2:
-        raise InputError("no spread", got=f"{n} member", expected=">= 2 members")
+        raise InputError(
+            "the spread of an ensemble needs members", got=f"{n} members", expected="at least 2"
+        )
     refuse_non_finite(where, {"truth": truth, "ensemble": ensemble})
     ensemble, truth = ensemble.where(where, 0), truth.where(where, 0)
     variance, error = ensemble.var(dim, ddof=1) * (n + 1) / n, (truth - ensemble.mean(dim)) ** 2

@@ -1,12 +1,4 @@
-r"""PQMass: do two ensembles come from one distribution?
-
-Lemos, Sharief, Malkin, Salhi, Stone, Perreault-Levasseur and Hezaveh, ICLR 2025 (arXiv:2402.04355).
-Points drawn from both ensembles together part the space into Voronoi cells; if the laws agree, the
-counts of the two in each cell differ by chance alone (chi-square of the 2 x ``n_regions`` table).
-The chi-square of one tessellation depends on its points, so its mean over many is judged, by
-permuting the labels of the members: exact for independent members, any number of them, any
-dimension. Cost: all distances between members, n^2 times the size of a field; in memory.
-"""
+"""PQMass: a test of whether two ensembles come from one distribution."""
 
 from __future__ import annotations
 
@@ -31,25 +23,48 @@ def pqmass(
     n_permutations: int = 999,
     seed: int = 0,
 ) -> xr.Dataset:
-    """Chi-square of the counts of two ensembles in Voronoi cells, and its p-value.
+    """Chi-square of the counts of two ensembles in Voronoi cells, and its p-value (PQMass).
+
+    Points drawn from both ensembles together divide the space into Voronoi cells. If the two
+    distributions agree, the counts of the two in each cell differ by chance alone: the statistic is
+    the chi-square of the 2 x ``n_regions`` table. The chi-square of one tessellation depends on its
+    points; its mean over many is therefore tested, by permuting the labels of the members, which is
+    exact for independent members of any number and dimension. Cost: all distances between members,
+    :math:`n^2` times the size of a field, in memory.
 
     Args:
-        first: members, with dimension ``dim``.
-        second: members of the other ensemble, on the same labels but for ``dim``.
-        dim: the dimension of the members.
-        n_regions: Voronoi cells.
-        n_tessellations: sets of cells to average over.
-        n_permutations: permutations of labels; the smallest p-value is 1 / (1 + n_permutations).
-        seed: of cells and permutations.
+        first: The members of one ensemble, with dimension ``dim``.
+        second: The members of the other ensemble, on the same labels except for ``dim``.
+        dim: The name of the dimension of the members.
+        n_regions: The number of Voronoi cells.
+        n_tessellations: The number of sets of cells to average over.
+        n_permutations: The number of permutations of the labels; the smallest p-value is
+            ``1 / (1 + n_permutations)``.
+        seed: The seed of the cells and the permutations.
 
     Returns:
-        ``chi2(tessellation)``, near ``n_regions - 1`` if the laws agree, and ``p_value``.
+        ``chi2(tessellation)``, near ``n_regions - 1`` if the distributions agree, and ``p_value``.
 
     Raises:
-        ShapeError: dims or labels that do not match.
-        DTypeError: one real, one complex.
-        NonFiniteError: NaN or Inf.
-        InputError: fewer than ``2 n_regions`` members in all, or fewer than 2 regions.
+        ShapeError: Dims or labels do not match.
+        DTypeError: One ensemble is real and the other complex.
+        NonFiniteError: NaN or Inf in an ensemble.
+        InputError: Fewer than ``2 n_regions`` members in all, or fewer than 2 regions.
+
+    References:
+        Lemos, Sharief, Malkin, Salhi, Stone, Perreault-Levasseur and Hezaveh, ICLR 2025,
+        arXiv 2402.04355.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.calibration import pqmass
+        >>> draws = np.random.default_rng(0).standard_normal((2, 100, 3))
+        >>> first, second = (xr.DataArray(d, dims=("realization", "x")) for d in draws)
+        >>> float(pqmass(first, second)["p_value"])
+        0.679
+        >>> float(pqmass(first, 2 * second)["p_value"])  # twice the spread
+        0.001
     """
     rows = []
     for name, members, other in (("first", first, second), ("second", second, first)):
@@ -91,7 +106,7 @@ def pqmass(
 def _chi_square(
     label: NDArray[np.float64], distance: NDArray[np.float64], centres: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Chi-square of the 2 x cells tables, one for each row of labels; the centres do not count."""
+    """Chi-square of the 2 x cells tables, one per row of labels; the centres are not counted."""
     rest = np.delete(np.arange(distance.shape[0]), centres)
     cell = distance[np.ix_(rest, centres)].argmin(1)
     is_in = np.eye(len(centres))[cell]
@@ -99,7 +114,7 @@ def _chi_square(
     is_in, size = is_in[:, size > 0], size[size > 0]
     seen = label[:, rest] @ is_in
     share = label[:, rest].mean(1, keepdims=True)
-    # An empty row of the table (all of one ensemble are centres) tells nothing.
+    # An empty row of the table (all members of one ensemble are centres) carries no information.
     scale = np.where((share > 0) & (share < 1), share * (1 - share), np.inf)
     chi2: NDArray[np.float64] = ((seen - share * size) ** 2 / (size * scale)).sum(1)
     return chi2

@@ -1,11 +1,4 @@
-"""One figure, one table, one sentence: is this ensemble calibrated?
-
-The sentence rests on PIT values, so it assumes no distribution. *Bias* is a slope of their
-histogram, *width* a U or a dome once the bias is removed (members moved by the median error in
-units of their spread), *shape* anything else; each is tested over the independent cases, together
-at the given confidence (Bonferroni). A bias whose sign changes from place to place widens the
-errors, and the ensemble is reported as too narrow. Cost: about ten passes over the members.
-"""
+"""A report on the calibration of an ensemble: one figure, one table, one sentence."""
 
 from __future__ import annotations
 
@@ -35,20 +28,32 @@ N_TESTS = 3  # bias, width, shape
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Report:
-    """What :func:`report` found; in a notebook it shows as figure, table and sentence.
+    """The result of :func:`report`; a notebook shows it as figure, table and sentence.
 
     Attributes:
-        table: all figures: ``coverage(level)`` with ``coverage_lower`` and ``coverage_upper``,
+        table: All results: ``coverage(level)`` with ``coverage_lower`` and ``coverage_upper``,
             ``rank_share(bin)`` with its band, ``spread(spread_bin)`` and ``skill(spread_bin)``,
             ``spread_skill`` with its interval, and ``p_bias``, ``p_width``, ``p_shape``.
-        verdict: one sentence.
+        verdict: The sentence.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.calibration import Report
+        >>> draws = np.random.default_rng(0).standard_normal((21, 200))
+        >>> truth = xr.DataArray(draws[0], dims="case")
+        >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "case"))
+        >>> found = report(ensemble, truth, levels=[0.5, 0.9])
+        >>> sorted(name for name in found.table if name.startswith("p_"))
+        ['p_bias', 'p_shape', 'p_width']
+        >>> figure = found.figure()
     """
 
     table: xr.Dataset
     verdict: str
 
     def figure(self) -> Figure:
-        """Coverage curve, rank histogram and spread against skill."""
+        """Draw coverage curve, rank histogram, and spread against skill, side by side."""
         from invdiff.plot import calibration_figure
 
         return calibration_figure(self.table, self.verdict)
@@ -77,24 +82,56 @@ def report(
     where: xr.DataArray | None = None,
     seed: int = 0,
 ) -> Report:
-    """Judge an ensemble against the truth.
+    """Evaluate the calibration of an ensemble against the truth.
+
+    The verdict rests on PIT values, so that it assumes no distribution. A *bias* is a slope of
+    their histogram; a wrong *width* is a U or a dome once the bias is removed (the members moved by
+    the median error in units of their spread); a wrong *shape* is anything else. Each is tested
+    over the independent cases, at the given confidence for all three together (Bonferroni). A bias
+    whose sign changes from place to place widens the errors, and the ensemble is reported as too
+    narrow. Cost: about ten passes over the members.
 
     Args:
-        ensemble: at least two members, with dimension ``dim``.
-        truth: without it, otherwise on the same labels.
-        levels: nominal levels of the coverage; the verdict quotes the one next to 0.9.
-        dim: the dimension of the members.
-        dim_independent: dimension along which cases are independent; None: each value is a case,
-            and the verdict says so.
-        confidence: of all bands, and of the verdict.
-        where: boolean; judge only there.
-        seed: of the draws that break ties.
+        ensemble: The members, with dimension ``dim``, in the units of the truth.
+            There must be two or more.
+        truth: The truth, without ``dim``, on the labels of the ensemble.
+        levels: The nominal levels of the coverage; the verdict quotes the one nearest to 0.9.
+        dim: The name of the dimension of the members.
+        dim_independent: The name of the dimension along which cases are independent. By default
+            each value counts as an independent case, and the verdict says so.
+        confidence: The confidence of all bands and of the verdict.
+        where: A boolean mask over dims of the truth, True where values are evaluated. By default
+            all are.
+        seed: The seed of the draws that break ties.
+
+    Returns:
+        A :class:`Report` with the sentence ``verdict`` and the Dataset ``table``.
 
     Raises:
-        ShapeError: dims or labels that do not match, or no such ``dim_independent``.
-        DTypeError: real members and a complex truth, or the reverse.
-        NonFiniteError: NaN or Inf where it is judged.
-        InputError: nowhere to judge, a level outside (0, 1), too few members or cases.
+        ShapeError: Dims or labels do not match, or ``dim_independent`` is not a dim of the truth.
+        DTypeError: The ensemble is real and the truth complex, or the reverse.
+        NonFiniteError: NaN or Inf where values are evaluated.
+        InputError: ``where`` is False everywhere, a level is outside (0, 1), or there are too few
+            members or cases.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.calibration import report
+        >>> draws = np.random.default_rng(0).standard_normal((21, 200))
+        >>> truth = xr.DataArray(draws[0], dims="case")
+        >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "case"))
+        >>> print(report(ensemble, truth, dim_independent="case").verdict)
+        The ensemble is calibrated as far as these tests can detect: intervals of nominal 90 % hold
+        92.0 %
+        of the truth (95 % interval 87.3 to 95.4 %) and the spread is 1.05 times the error (0.95 to
+        1.15), from 200 independent cases (p = 0.54 for no bias, 0.61 for the right width, 0.6 for
+        flat ranks).
+        >>> print(report(0.5 * ensemble, truth, dim_independent="case").verdict)
+        The ensemble is too narrow: intervals of nominal 90 % hold 61.5 % of the truth (95 %
+        interval 54.4 to 68.3 %) and the spread is 0.53 times the error (0.48 to 0.58), from 200
+        independent cases (p = 0.57 for no bias, 3.2e-15 for the right width, 3.2e-33 for flat
+        ranks).
     """
     curve = coverage_curve(
         ensemble,
@@ -141,7 +178,7 @@ def report(
 def _table(
     curve: xr.Dataset, histogram: xr.Dataset, ratio: xr.Dataset, *, binned: xr.Dataset
 ) -> xr.Dataset:
-    """All of them in one Dataset, each under names of its own."""
+    """All results in one Dataset, each under its own name."""
     shares = {name: f"rank_{name}" for name in ("share", "count", "lower", "upper")}
     interval = {"lower": "spread_skill_lower", "upper": "spread_skill_upper"}
     table = xr.merge(
@@ -172,8 +209,8 @@ def _bias_and_width(
     ensemble, truth = ensemble.where(where, 0), truth.where(where, 0)
     std = ensemble.std(dim, ddof=1).compute()
     error = (truth - ensemble.mean(dim)).compute()
-    is_judged = (where & (std > 0)).values
-    shift = float(np.median(error.values[is_judged] / std.values[is_judged]))
+    is_evaluated = (where & (std > 0)).values
+    shift = float(np.median(error.values[is_evaluated] / std.values[is_evaluated]))
     means = []
     for members in (ensemble, ensemble + shift * std):
         values = pit(members, truth, dim=dim, seed=seed).compute()
@@ -183,7 +220,7 @@ def _bias_and_width(
 
 
 def _verdict(table: xr.Dataset) -> str:
-    """The sentence."""
+    """The sentence that sums up a table."""
     limit = (1 - table.attrs["confidence"]) / N_TESTS
     found = []
     if table["p_bias"] < limit:
@@ -197,16 +234,16 @@ def _verdict(table: xr.Dataset) -> str:
     else:
         source = f"from {table.attrs['n_values']} values taken as independent of each other"
     row = table.isel(level=int(np.abs(table["level"].values - 0.9).argmin()))
-    judged = " and ".join(found)
+    judgement = " and ".join(found)
     if not found:
-        judged = "calibrated, as far as this can tell"
-        # One of several bands misses the nominal value by chance more often than a test rejects.
-        judged += ", if on the narrow side" if row["coverage_upper"] < row["level"] else ""
-        judged += ", if on the wide side" if row["coverage_lower"] > row["level"] else ""
+        judgement = "calibrated as far as these tests can detect"
+        # A band at one level misses the nominal value by chance more often than a test rejects.
+        judgement += ", if on the narrow side" if row["coverage_upper"] < row["level"] else ""
+        judgement += ", if on the wide side" if row["coverage_lower"] > row["level"] else ""
     confidence = f"{100 * table.attrs['confidence']:g} %"
     interval = f"{100 * row['coverage_lower']:.1f} to {100 * row['coverage_upper']:.1f} %"
     return (
-        f"The ensemble is {judged}: intervals of nominal {100 * row['level']:g} % hold "
+        f"The ensemble is {judgement}: intervals of nominal {100 * row['level']:g} % hold "
         f"{100 * row['coverage']:.1f} % of the truth ({confidence} interval {interval}) and the "
         f"spread is {table['spread_skill']:.2f} times the error "
         f"({table['spread_skill_lower']:.2f} to {table['spread_skill_upper']:.2f}), {source} "
@@ -216,7 +253,7 @@ def _verdict(table: xr.Dataset) -> str:
 
 
 def _html_table(table: xr.Dataset) -> str:
-    """Coverage by level."""
+    """The coverage by level as an HTML table."""
     names = ["level", "coverage", "coverage_lower", "coverage_upper", "n_effective"]
     heads = ["nominal", "coverage", "lower", "upper", "effective number"]
     rows = [

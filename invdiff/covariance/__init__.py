@@ -1,8 +1,8 @@
-r"""``Cov[x_0 | x_t]`` as a linear operator: the part of a prior that makes its spread right.
+"""The covariance of ``x_0`` given ``x_t`` as a linear operator, which sets the spread.
 
-A covariance ``C`` comes with a factor ``L`` (``C = L L^H``): products, samples ``L e`` and solves
-all go through it, also where ``C`` is singular. ``L`` acts on coordinates of its own choosing, in
-which white noise is white. For complex fields ``C = E[(x - m)(x - m)^H]``.
+A covariance ``C`` has a factor ``L`` with ``C = L L^H``. Products, draws ``L e`` and solves go
+through the factor, also where ``C`` is singular. ``L`` acts on coordinates that it chooses, in
+which white noise stays white. For complex fields ``C = E[(x - m)(x - m)^H]``.
 """
 
 from invdiff.covariance.base import Covariance, NoCovariance

@@ -1,4 +1,4 @@
-"""What a covariance offers."""
+"""The interface of covariances, and the covariance that is zero."""
 
 from __future__ import annotations
 
@@ -16,45 +16,79 @@ __all__ = ["Covariance", "NoCovariance", "alike", "cholesky_or_nan"]
 
 
 class Covariance(ABC):
-    """A Hermitian positive semi-definite operator on fields ``(batch, *shape)``."""
+    """A Hermitian positive semi-definite operator on fields ``(batch, *shape)``.
+
+    A subclass defines a factor ``L``, ``C = L L^H``, by :meth:`sqrt` and :meth:`sqrt_adjoint`, and
+    the rest follows. It overrides :meth:`take`, :meth:`join` and :meth:`observed` where closed
+    forms exist; samplers with weights need these.
+
+    Examples:
+        A diagonal covariance:
+
+        >>> import torch
+        >>> from invdiff.covariance import Covariance
+        >>> class Diagonal(Covariance):
+        ...     def __init__(self, std):
+        ...         self.std = std
+        ...
+        ...     def sqrt(self, u):
+        ...         return self.std * u
+        ...
+        ...     def sqrt_adjoint(self, v):
+        ...         return self.std * v
+        >>> covariance = Diagonal(torch.tensor([1.0, 2.0]))
+        >>> covariance(torch.ones(1, 2))
+        tensor([[1., 4.]])
+    """
 
     spectrum: Tensor | None = None
-    """If the coordinates are those of the DFT: the power of a stationary approximation there."""
+    """The power of a stationary approximation, if the coordinates are those of the DFT."""
 
     is_stationary: bool = False
-    """Whether ``spectrum`` is all there is."""
+    """Whether ``spectrum`` describes the covariance completely."""
 
     is_shared: bool = False
-    """Whether it is known to be the same for all members."""
+    """Whether all members are known to have the same covariance."""
 
     is_closed: bool = False
-    """Whether members can be selected (:meth:`take`) and noisy fields seen (:meth:`observed`)."""
+    """Whether members can be selected (:meth:`take`) and noisy fields observed."""
 
     def coordinates(self, e: Tensor) -> Tensor:
-        """White noise on the grid as coordinates of ``L``; a unitary map, here the identity."""
+        """White noise on the grid as coordinates of ``L``: a unitary map, here the identity.
+
+        Args:
+            e: White noise, ``(batch, *shape)``.
+        """
         return e
 
     @abstractmethod
     def sqrt(self, u: Tensor) -> Tensor:
-        """``L u``: the field of coordinates ``u``."""
+        """The field ``L u`` of coordinates ``u``, ``(batch, *shape)``."""
 
     @abstractmethod
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
-        """``L^H v``."""
+        """The coordinates ``L^H v`` of a field ``v``, ``(batch, *shape)``."""
 
     def draw(self, e: Tensor) -> Tensor:
-        """A draw from ``N(0, C)``, where ``e`` is standard normal on the grid."""
+        """A draw from ``N(0, C)``.
+
+        Args:
+            e: Standard normal values on the grid, ``(batch, *shape)``.
+        """
         return self.sqrt(self.coordinates(e))
 
     def __call__(self, v: Tensor) -> Tensor:
-        """``C v``."""
+        """The product ``C v`` with fields ``v``, ``(batch, *shape)``."""
         return self.sqrt(self.sqrt_adjoint(v))
 
     def take(self, members: Tensor) -> Covariance:
         """The covariances of the members with these indices.
 
+        Args:
+            members: Indices into the batch, ``(n,)``, repeated or not.
+
         Raises:
-            UnsupportedError: a covariance tied to the batch it was made from.
+            UnsupportedError: The covariance is tied to the batch from which it was computed.
         """
         raise UnsupportedError(
             "members of this covariance cannot be selected",
@@ -64,72 +98,84 @@ class Covariance(ABC):
         )
 
     def closed(self) -> Covariance | None:
-        """Itself where it has closed forms, else the nearest covariance that does, if any."""
+        """The covariance itself if it has closed forms, else the nearest one that has, or None."""
         return self if self.is_closed else None
 
     def join(self, others: Sequence[Covariance]) -> Covariance:
-        """That of these members followed by those of ``others``, of the same kind.
+        """The covariance of these members followed by those of ``others``, of the same kind.
 
         Raises:
-            UnsupportedError: a covariance tied to the batch it was made from.
+            UnsupportedError: The covariance is tied to the batch from which it was computed.
         """
         raise UnsupportedError(
             "covariances of two batches cannot be joined",
             got=type(self).__name__,
-            expected="dense or spectral ones",
+            expected="dense or spectral covariances",
             hint="Draw all members in one batch.",
         )
 
     def sandwich(self, matrix: Tensor) -> Tensor | None:
-        """``M C M^H`` of rows ``M``, ``(m, n)`` or ``(batch, m, n)``, if that is cheap."""
+        """``M C M^H``, or None where that is expensive.
+
+        Args:
+            matrix: The rows ``M``, ``(m, n)`` or ``(batch, m, n)``, with ``n`` values per field.
+        """
         return None
 
     def observed(self, precision: float) -> Covariance:
-        """``(C^-1 + precision I)^-1``: what is left after seeing the field in white noise.
+        """``(C^-1 + precision I)^-1``: the covariance after observing the field in white noise.
 
-        A negative precision takes such noise out again; where ``C`` does not allow it the result
-        is NaN.
+        Args:
+            precision: The inverse variance of the noise. A negative one removes such an
+                observation; where ``C`` does not allow that, the result is NaN.
 
         Raises:
-            UnsupportedError: a covariance that has no closed form for it.
+            UnsupportedError: The covariance has no closed form for it.
         """
         raise UnsupportedError(
-            "no closed form of this covariance given a noisy field",
+            "this covariance has no closed form given a noisy field",
             got=type(self).__name__,
-            expected="a dense or stationary covariance, or one of low rank beside it",
+            expected="a dense or stationary covariance, or a stationary one plus low rank",
             hint="Use a sampler without weights, such as Ancestral().",
         )
 
 
 @dataclass(frozen=True)
 class NoCovariance(Covariance):
-    """Zero: what a method that ignores the spread of ``x_0`` given ``x_t`` believes."""
+    """The covariance that is zero, for methods that ignore the spread of ``x_0`` given ``x_t``.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.covariance import NoCovariance
+        >>> NoCovariance()(torch.ones(1, 2))
+        tensor([[0., 0.]])
+    """
 
     is_closed = True
 
     def sqrt(self, u: Tensor) -> Tensor:
-        """Zero."""
+        """A field of zeros."""
         return torch.zeros_like(u)
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
-        """Zero."""
+        """Coordinates that are all zero."""
         return torch.zeros_like(v)
 
     def take(self, members: Tensor) -> NoCovariance:
-        """Zero."""
+        """The zero covariance, which all members share."""
         return self
 
     def join(self, others: Sequence[Covariance]) -> NoCovariance:
-        """Zero."""
+        """The zero covariance, which all batches share."""
         return self
 
     def observed(self, precision: float) -> NoCovariance:
-        """Zero."""
+        """The zero covariance: an observation leaves it as it is."""
         return self
 
 
 def cholesky_or_nan(matrix: Tensor) -> Tensor:
-    """Cholesky factors, NaN for a matrix that has none."""
+    """Cholesky factors of matrices ``(..., n, n)``, NaN for a matrix that has none."""
     factor, info = torch.linalg.cholesky_ex(matrix)
     return torch.where((info == 0)[..., None, None], factor, torch.nan)
 
@@ -138,7 +184,7 @@ _Kind = TypeVar("_Kind", bound=Covariance)
 
 
 def alike(first: _Kind, others: Sequence[Covariance]) -> list[_Kind]:
-    """``others``, which are of the kind of the first."""
+    """The covariances ``others``, checked to be of the kind of the first."""
     found = [other for other in others if isinstance(other, type(first))]
     assert len(found) == len(others), "one prior gives one kind of covariance"
     return found

@@ -15,10 +15,19 @@ __all__ = ["DenseCovariance"]
 
 @dataclass(frozen=True, eq=False)
 class DenseCovariance(Covariance):
-    """``C = L L^H`` with an explicit factor, for fields small enough.
+    """A covariance ``C = L L^H`` with an explicit factor, for fields that are small enough.
+
+    Cost: products, draws and solves are matrix products of ``n x n`` for ``n`` values per field.
 
     Args:
-        factor: ``L``, ``(n, n)`` shared by all members or ``(batch, n, n)``.
+        factor: The factor ``L``, ``(n, n)`` shared by all members, or ``(batch, n, n)``.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.covariance import DenseCovariance
+        >>> covariance = DenseCovariance.of(torch.tensor([[4.0, 2.0], [2.0, 3.0]]))
+        >>> covariance(torch.tensor([[1.0, 0.0]]))
+        tensor([[4., 2.]])
     """
 
     factor: Tensor = field(repr=False)
@@ -26,12 +35,16 @@ class DenseCovariance(Covariance):
 
     @property
     def is_shared(self) -> bool:  # type: ignore[override]
-        """Where there is one factor."""
+        """Whether one factor serves all members."""
         return self.factor.ndim == 2
 
     @classmethod
     def of(cls, matrix: Tensor) -> DenseCovariance:
-        """From ``C`` itself, ``(n, n)`` or ``(batch, n, n)``; it may be singular."""
+        """The covariance of a matrix.
+
+        Args:
+            matrix: ``C`` itself, ``(n, n)`` or ``(batch, n, n)``; it may be singular.
+        """
         factor, info = torch.linalg.cholesky_ex(matrix)
         singular = info != 0
         if singular.any():
@@ -41,30 +54,30 @@ class DenseCovariance(Covariance):
         return cls(factor)
 
     def sqrt(self, u: Tensor) -> Tensor:
-        """``L u``."""
+        """The field ``L u``, ``(batch, *shape)``."""
         return _matvec(self.factor, u)
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
-        """``L^H v``."""
+        """The coordinates ``L^H v``, ``(batch, *shape)``."""
         return _matvec(self.factor.mH, v)
 
     def take(self, members: Tensor) -> DenseCovariance:
-        """One factor a member, or the shared one."""
+        """The factors of the selected members, or the shared factor."""
         return self if self.factor.ndim == 2 else DenseCovariance(self.factor[members])
 
     def join(self, others: Sequence[Covariance]) -> DenseCovariance:
-        """Factors one after the other, or the shared one."""
+        """The factors of both batches, one after the other, or the shared factor."""
         if self.factor.ndim == 2:
             return self
         return DenseCovariance(torch.cat([self.factor, *(o.factor for o in alike(self, others))]))
 
     def sandwich(self, matrix: Tensor) -> Tensor:
-        """``(M L) (M L)^H``."""
+        """The product ``(M L) (M L)^H``, ``(m, m)`` or ``(batch, m, m)``."""
         root = matrix @ self.factor
         return root @ root.mH
 
     def observed(self, precision: float) -> DenseCovariance:
-        """``L (I + precision L^H L)^-1 L^H``."""
+        """The covariance ``L (I + precision L^H L)^-1 L^H`` after observing the field in noise."""
         eye = torch.eye(self.factor.shape[-1], dtype=self.factor.dtype, device=self.factor.device)
         root = cholesky_or_nan(eye + precision * self.factor.mH @ self.factor)
         return DenseCovariance(torch.linalg.solve_triangular(root, self.factor.mH, upper=False).mH)

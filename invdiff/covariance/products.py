@@ -1,4 +1,4 @@
-"""Covariances known by their products alone."""
+"""Covariances that are known by their products alone."""
 
 from __future__ import annotations
 
@@ -15,40 +15,61 @@ __all__ = ["JacobianCovariance", "ProductCovariance", "TransformedCovariance"]
 
 
 class ProductCovariance(Covariance):
-    """A covariance known by its products alone; its Hermitian root is applied by Lanczos.
+    """A covariance that is known by its products alone.
+
+    Its Hermitian root is applied by the Lanczos method.
 
     Args:
-        product: ``C v``.
-        iterations: Lanczos steps of ``sqrt``, a product each.
+        product: The map ``v -> C v`` on fields ``(batch, *shape)``.
+        iterations: The number of Lanczos steps of :meth:`sqrt`, of one product each.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.covariance import ProductCovariance
+        >>> covariance = ProductCovariance(lambda v: 4 * v, iterations=1)
+        >>> covariance.sqrt(torch.tensor([[1.0, 2.0]]))
+        tensor([[2., 4.]])
     """
 
     def __init__(self, product: Callable[[Tensor], Tensor], *, iterations: int = 16) -> None:
         self._product, self._iterations = product, iterations
 
     def __call__(self, v: Tensor) -> Tensor:
-        """``C v``."""
+        """The product ``C v``, ``(batch, *shape)``."""
         return self._product(v)
 
     def sqrt(self, u: Tensor) -> Tensor:
-        """``C^(1/2) u``."""
+        """The field ``C^(1/2) u``, ``(batch, *shape)``, by Lanczos."""
         return lanczos(self._product, u, _root, iterations=self._iterations)
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
-        """The same: the root is Hermitian."""
+        """The coordinates ``C^(1/2) v``, ``(batch, *shape)``: the root is Hermitian."""
         return self.sqrt(v)
 
 
 class JacobianCovariance(ProductCovariance):
-    r"""``C = (sigma^2 / alpha) dE[x_0|x_t] / dx_t`` by vector-Jacobian products.
+    r"""The covariance of Tweedie's second-order formula, by vector-Jacobian products.
 
-    Exact for an exact denoiser (Tweedie's second-order formula; Rozet et al. 2024, arXiv
-    2405.13712). Each product costs one backward pass.
+    .. math:: C = \frac{\sigma_t^2}{\alpha_t} \frac{\partial E[x_0 | x_t]}{\partial x_t},
+
+    which is exact for an exact denoiser. Cost: one backward pass of the network per product.
 
     Args:
-        mean: ``E[x_0 | x_t]``, with its graph.
-        x_t: the leaf it was computed from.
-        scale: ``sigma^2 / alpha``.
-        iterations: Lanczos steps of ``sqrt``.
+        mean: The denoised field ``E[x_0 | x_t]``, ``(batch, *shape)``, with its graph.
+        x_t: The leaf from which it was computed, ``(batch, *shape)``.
+        scale: The factor ``sigma^2 / alpha``.
+        iterations: The number of Lanczos steps of :meth:`sqrt`.
+
+    References:
+        Rozet, Andry, Lanusse and Louppe, 2024, arXiv 2405.13712.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.covariance import JacobianCovariance
+        >>> x_t = torch.zeros(1, 2, requires_grad=True)
+        >>> covariance = JacobianCovariance(0.5 * x_t, x_t, torch.tensor(2.0))
+        >>> covariance(torch.ones(1, 2))
+        tensor([[1., 1.]])
     """
 
     def __init__(self, mean: Tensor, x_t: Tensor, scale: Tensor, *, iterations: int = 16) -> None:
@@ -61,15 +82,24 @@ class JacobianCovariance(ProductCovariance):
 
 @dataclass(frozen=True, eq=False)
 class TransformedCovariance(Covariance):
-    """``B K^(-1) B^H`` for a precision ``K`` in whitened coordinates, ``C_prior = B B^H``.
+    """The covariance ``B K^(-1) B^H`` of a Gaussian update, in whitened coordinates.
 
-    What a Gaussian update leaves of a prior covariance.
+    With a prior covariance ``B B^H`` and the precision ``K`` of the whitened coordinates given the
+    data, it is the covariance given the data. Its root takes Lanczos steps of ``K``.
 
     Args:
-        base: gives ``B``.
-        precision: ``K``, Hermitian positive definite.
-        solve: ``K^(-1)``.
-        iterations: Lanczos steps of ``sqrt``.
+        base: The prior covariance, which gives ``B``.
+        precision: The map ``u -> K u``, Hermitian positive definite.
+        solve: The map ``u -> K^(-1) u``.
+        iterations: The number of Lanczos steps of :meth:`sqrt`.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.covariance import DenseCovariance, TransformedCovariance
+        >>> base = DenseCovariance(torch.eye(2))
+        >>> updated = TransformedCovariance(base, lambda u: 4 * u, lambda u: u / 4)
+        >>> updated(torch.ones(1, 2))
+        tensor([[0.2500, 0.2500]])
     """
 
     base: Covariance
@@ -78,19 +108,19 @@ class TransformedCovariance(Covariance):
     iterations: int = 32
 
     def __call__(self, v: Tensor) -> Tensor:
-        """``B K^(-1) B^H v``."""
+        """The product ``B K^(-1) B^H v``, ``(batch, *shape)``."""
         return self.base.sqrt(self.solve(self.base.sqrt_adjoint(v)))
 
     def coordinates(self, e: Tensor) -> Tensor:
-        """Those of the base."""
+        """White noise in the coordinates of the prior covariance, ``(batch, *shape)``."""
         return self.base.coordinates(e)
 
     def sqrt(self, u: Tensor) -> Tensor:
-        """``B K^(-1/2) u``."""
+        """The field ``B K^(-1/2) u``, ``(batch, *shape)``."""
         return self.base.sqrt(self._inverse_root(u))
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
-        """``K^(-1/2) B^H v``."""
+        """The coordinates ``K^(-1/2) B^H v``, ``(batch, *shape)``."""
         return self._inverse_root(self.base.sqrt_adjoint(v))
 
     def _inverse_root(self, u: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Covariances that are diagonal in the DFT, but for a map of sizes or a few directions."""
+"""Covariances that are diagonal in the DFT, except for a map of sizes or a few directions."""
 
 from __future__ import annotations
 
@@ -16,16 +16,25 @@ __all__ = ["LowRankCovariance", "SpectralCovariance"]
 
 @dataclass(frozen=True, eq=False)
 class SpectralCovariance(Covariance):
-    r"""``C = D F^H S F D``: a stationary correlation times a map of standard deviations.
+    """A stationary correlation times a map of standard deviations, ``C = D F^H S F D``.
 
-    Its coordinates are those of the DFT, ``L = D F^H S^(1/2)``: solves need two DFTs a step.
+    Its coordinates are those of the unitary DFT ``F``, and its factor is ``L = D F^H S^(1/2)``.
+    Cost: two DFTs per product, one per draw.
 
     Args:
-        power: ``S >= 0`` in ``torch.fft.fftn`` order, ``(*shape)`` or ``(batch, *shape)``; its mean
-            is the variance where ``std`` is one. Symmetric for real fields.
-        std: ``D``, ``(batch, *shape)`` or broadcastable; None for a stationary field.
-        is_complex: whether the field is complex.
-        by_member: whether ``power`` has a first axis of members.
+        power: The spectrum ``S >= 0`` in the order of ``torch.fft.fftn``, ``(*shape)`` or
+            ``(batch, *shape)``. Its mean is the variance where ``std`` is one. It is symmetric for
+            real fields.
+        std: The map ``D``, ``(batch, *shape)`` or broadcastable to it; None for a stationary field.
+        is_complex: Whether the field is complex.
+        by_member: Whether ``power`` has a first axis of members.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.covariance import SpectralCovariance
+        >>> white = SpectralCovariance(torch.full((4,), 9.0), is_complex=False)
+        >>> white(torch.tensor([[1.0, 0.0, 0.0, 0.0]])).round(decimals=4) + 0.0
+        tensor([[9., 0., 0., 0.]])
     """
 
     power: Tensor = field(repr=False)
@@ -40,17 +49,17 @@ class SpectralCovariance(Covariance):
 
     @property
     def is_shared(self) -> bool:  # type: ignore[override]
-        """Where members have no power or standard deviation of their own."""
+        """Whether all members have the same power and standard deviation."""
         return not self.by_member and (self.std is None or len(self.std) == 1)
 
     @property
     def is_closed(self) -> bool:  # type: ignore[override]
-        """Where it is stationary."""
+        """Whether closed forms exist, which is so for a stationary field."""
         return self.is_stationary
 
     @property
     def spectrum(self) -> Tensor:  # type: ignore[override]
-        """``S`` times the mean variance of each member."""
+        """The power ``S`` times the mean variance of each member."""
         if self.std is None:
             return self.power
         return self.power * self.std.square().mean(tuple(range(-self.power.ndim, 0)), keepdim=True)
@@ -60,20 +69,20 @@ class SpectralCovariance(Covariance):
         return self.power.sqrt()
 
     def coordinates(self, e: Tensor) -> Tensor:
-        """``F e`` with the unitary DFT."""
+        """The coefficients ``F e`` of the unitary DFT, ``(batch, *shape)``."""
         return _dft(e)
 
     def sqrt(self, u: Tensor) -> Tensor:
-        """``D F^H S^(1/2) u``; for a real field ``u`` are the coefficients of one."""
+        """The field ``D F^H S^(1/2) u``; for a real field ``u`` holds the coefficients of one."""
         x = _inverse_dft(self._amplitude * u, is_complex=self.is_complex)
         return x if self.std is None else self.std * x
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
-        """``S^(1/2) F D v``."""
+        """The coefficients ``S^(1/2) F D v``, ``(batch, *shape)``."""
         return self._amplitude * self.coordinates(v if self.std is None else self.std * v)
 
     def closed(self) -> SpectralCovariance:
-        """The stationary one of each member's mean variance."""
+        """The stationary covariance with the mean variance of each member."""
         if self.std is None:
             return self
         return replace(self, power=self.spectrum, std=None, by_member=True)
@@ -83,13 +92,13 @@ class SpectralCovariance(Covariance):
         return modes * (power[:, None] if self.by_member else power)
 
     def take(self, members: Tensor) -> SpectralCovariance:
-        """Powers and standard deviations of the members, where they have their own."""
+        """The powers and standard deviations of the selected members."""
         std = self.std if self.std is None or len(self.std) == 1 else self.std[members]
         power = self.power[members] if self.by_member else self.power
         return replace(self, power=power, std=std)
 
     def join(self, others: Sequence[Covariance]) -> SpectralCovariance:
-        """Powers and standard deviations one after the other, where members have their own."""
+        """The powers and standard deviations of both batches, where members have their own."""
         rest = alike(self, others)
         power, std = self.power, self.std
         if self.by_member:
@@ -99,14 +108,14 @@ class SpectralCovariance(Covariance):
         return replace(self, power=power, std=std)
 
     def observed(self, precision: float) -> Covariance:
-        """``S / (1 + precision S)``, for a stationary field."""
+        """The power ``S / (1 + precision S)`` after observing the field in noise, if stationary."""
         if self.std is not None:
             return super().observed(precision)
         left = 1 + precision * self.power
         return replace(self, power=self.power / torch.where(left > 0, left, torch.nan))
 
     def sandwich(self, matrix: Tensor) -> Tensor | None:
-        """``M C M^H`` in the DFT, for a stationary field."""
+        """``M C M^H`` in the DFT for a stationary field, else None."""
         if self.std is not None:
             return None
         shape = self.power.shape[1:] if self.by_member else self.power.shape
@@ -118,16 +127,26 @@ class SpectralCovariance(Covariance):
 
 @dataclass(frozen=True, eq=False)
 class LowRankCovariance(Covariance):
-    r"""``C = Q + sum_k f_k f_k^H``: a stationary covariance and a few directions beside it.
+    """A stationary covariance plus a few directions, ``C = Q + sum_k f_k f_k^H``.
 
     In the coordinates ``v_k = S^(-1/2) F f_k`` of the DFT, with ``V^H V = R diag(l) R^H``::
 
         L = F^H S^(1/2) (I + V V^H)^(1/2),
         (I + V V^H)^(1/2) = I + V R diag((sqrt(1 + l) - 1) / l) R^H V^H
 
+    Cost: that of the stationary covariance, and ``2 k`` inner products of fields per product.
+
     Args:
-        base: ``Q``, stationary, with positive power.
-        factors: ``f_k``, ``(batch, k, *shape)``.
+        base: The stationary covariance ``Q``, with positive power.
+        factors: The directions ``f_k``, ``(batch, k, *shape)``.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.covariance import LowRankCovariance, SpectralCovariance
+        >>> white = SpectralCovariance(torch.ones(2), is_complex=False)
+        >>> covariance = LowRankCovariance(white, torch.tensor([[[2.0, 0.0]]]))
+        >>> covariance(torch.tensor([[1.0, 1.0]])).round(decimals=4)
+        tensor([[5., 1.]])
     """
 
     base: SpectralCovariance
@@ -136,18 +155,18 @@ class LowRankCovariance(Covariance):
 
     @property
     def spectrum(self) -> Tensor:  # type: ignore[override]
-        """Diagonal of ``C`` in the DFT."""
+        """The diagonal of ``C`` in the DFT, ``(batch, *shape)``."""
         return self.base.power + _dft(self.factors, start=2).abs().square().sum(1)
 
     @cached_property
     def _directions(self) -> Tensor:
-        """``V R``, ``(batch, n, k)``."""
+        """The whitened directions ``V``, ``(batch, n, k)``."""
         modes = self.base._per_member(_dft(self.factors, start=2), 1 / self.base.power.sqrt())
         return modes.flatten(2).mT
 
     @cached_property
     def _eigen(self) -> tuple[Tensor, Tensor]:
-        """``V R`` with orthogonal columns, and their squared norms ``l``."""
+        """``V R``, whose columns are orthogonal, and their squared norms ``l``."""
         values, rotation = torch.linalg.eigh(self._directions.mH @ self._directions)
         return self._directions @ rotation, values.real.clamp_min(torch.finfo(values.dtype).tiny)
 
@@ -160,23 +179,23 @@ class LowRankCovariance(Covariance):
         return u + (directions @ along)[..., 0].reshape(u.shape)
 
     def coordinates(self, e: Tensor) -> Tensor:
-        """Those of the DFT."""
+        """The coefficients ``F e`` of the unitary DFT, ``(batch, *shape)``."""
         return self.base.coordinates(e)
 
     def sqrt(self, u: Tensor) -> Tensor:
-        """``L u``."""
+        """The field ``L u``, ``(batch, *shape)``."""
         return self.base.sqrt(self._stretch(u))
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
-        """``L^H v``."""
+        """The coefficients ``L^H v``, ``(batch, *shape)``."""
         return self._stretch(self.base.sqrt_adjoint(v))
 
     def take(self, members: Tensor) -> LowRankCovariance:
-        """Base and factors of the members."""
+        """The stationary part and the directions of the selected members."""
         return LowRankCovariance(self.base.take(members), self.factors[members])
 
     def join(self, others: Sequence[Covariance]) -> LowRankCovariance:
-        """Bases and factors one after the other."""
+        """The stationary parts and the directions of both batches, one after the other."""
         rest = alike(self, others)
         base = self.base.join([o.base for o in rest])
         return LowRankCovariance(base, torch.cat([self.factors, *(o.factors for o in rest)]))
@@ -190,7 +209,11 @@ class LowRankCovariance(Covariance):
         return base + along @ along.mH
 
     def observed(self, precision: float) -> LowRankCovariance:
-        r"""``p^-1 (I - R) + R F (I + p F^H R F)^-1 F^H R``, ``R = (I + p Q)^-1``, by Woodbury."""
+        """The covariance after observing the field in noise, by Woodbury's identity.
+
+        ``p^-1 (I - R) + R F (I + p F^H R F)^-1 F^H R`` with ``R = (I + p Q)^-1``, the directions
+        ``F`` and the precision ``p``.
+        """
         shrink = 1 / (1 + precision * self.base.power)
         modes = _dft(self.factors, start=2)
         shrunk = self.base._per_member(modes, shrink)
@@ -206,7 +229,7 @@ class LowRankCovariance(Covariance):
 
 
 def _dft(x: Tensor, *, start: int = 1) -> Tensor:
-    """Unitary DFT over the axes from ``start`` on."""
+    """The unitary DFT over the axes from ``start`` on."""
     modes: Tensor = torch.fft.fftn(x, dim=tuple(range(start, x.ndim)), norm="ortho")
     return modes
 

@@ -1,4 +1,4 @@
-"""Demonstrations: whole runs on simulated data whose truth is known, with pictures."""
+"""Demonstrations: complete runs on simulated data with a known truth, and their figures."""
 
 from invdiff.demo.fwi import FWIReport, Score, run_fwi_demo
 from invdiff.demo.line import Line, folded_and_faulted, simulate_line

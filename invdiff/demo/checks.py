@@ -1,4 +1,4 @@
-"""What every demonstration checks before it begins."""
+"""What each demonstration checks before it begins."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ __all__ = ["check_members", "check_stores"]
 
 
 def check_members(realizations: int) -> None:
-    """Refuse ensembles without a spread.
+    """Refuse ensembles that have no spread.
 
     Raises:
-        InputError: fewer than two members.
+        InputError: There are fewer than two members.
     """
     if realizations < 2:
         raise InputError(
             "too few members for a spread",
             got=f"realizations={realizations}",
             expected="at least 2",
-            hint="The demonstration judges error bars; leave -n out for enough of them.",
+            hint="The demonstration evaluates error bars; leave out -n for the default number.",
         )
 
 

@@ -1,4 +1,4 @@
-"""The demonstration of `invert`: velocities of the subsurface, with error bars."""
+"""The demonstration of :func:`invdiff.invert`: velocities of the subsurface, with error bars."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ __all__ = ["FWIReport", "Score", "run_fwi_demo"]
 SCALE = (1500.0, 4500.0)  # of SSIM, m/s
 BANDS = (0.4 * FREQUENCY, 0.67 * FREQUENCY)  # Hz: low frequencies first
 METHOD = AnnealedPosterior.within(160, bands=BANDS)
-SHOT = 1  # in the picture
+SHOT = 1  # the one in the figure
 
 
 class Score(NamedTuple):
-    """Of a model: mean absolute error in m/s, and SSIM."""
+    """The error of a model: mean absolute error in m/s, and SSIM."""
 
     mae: float
     ssim: float
 
 
 class FWIReport(NamedTuple):
-    """Figures of a demo run."""
+    """The results of :func:`run_fwi_demo`: errors, coverage, run time in s, files written."""
 
     start: Score
     no_prior: Score
@@ -59,22 +59,26 @@ def run_fwi_demo(
     overwrite: bool = False,
     progress: bool = True,
 ) -> FWIReport:
-    """Simulate a line, invert it without and with a prior at equal cost, judge.
+    """Simulate a line, invert it without and with a prior at equal cost, and evaluate both.
 
-    Written to ``out``: ``fwi.zarr``, the result with the truth and what it is compared with;
-    ``survey.zarr`` and ``start.zarr``, which ``invdiff invert`` takes; ``fwi.png``.
+    It writes into ``out``: ``fwi.zarr``, the result with the truth and the models compared with it;
+    ``survey.zarr`` and ``start.zarr``, the input of ``invdiff invert``; and ``fwi.png``.
 
     Args:
-        out: folder, made if missing.
-        realizations: members of the ensemble, at least two.
-        seed: of noise and members.
-        method: of the ensemble; without a prior as many solves are spent as by all its members.
-        overwrite: replace an earlier result.
-        progress: show progress bars.
+        out: The folder of the results, which is made if missing.
+        realizations: The number of members of the ensemble, at least two.
+        seed: The seed of noise and members.
+        method: The method of the ensemble. The inversion without a prior spends as many solves as
+            all members together.
+        overwrite: Whether earlier results are replaced.
+        progress: Whether progress bars are shown.
+
+    Returns:
+        Errors, coverage, run time and the files written.
 
     Raises:
-        OutputExistsError: an earlier result, without ``overwrite``.
-        InputError: fewer than two members.
+        OutputExistsError: There is an earlier result, and ``overwrite`` is False.
+        InputError: Fewer than two members, or ``out`` cannot be written to.
         MissingDependencyError: Devito or its C compiler is not installed.
     """
     check_members(realizations)
@@ -123,7 +127,7 @@ def run_fwi_demo(
 
 
 def without_prior(line: Line, n_solves: int, *, seed: int, progress: bool) -> xr.Dataset:
-    """L-BFGS from low frequencies to high ones."""
+    """Invert by L-BFGS without a prior, from low frequencies to high ones."""
     return invert(
         line.pressure,
         line.operator,
@@ -138,12 +142,12 @@ def without_prior(line: Line, n_solves: int, *, seed: int, progress: bool) -> xr
 
 
 def data_weights(line: Line) -> xr.DataArray:
-    """No near offsets, and reflections beside direct waves."""
+    """The weights of the traces: near offsets left out, reflections raised next to direct waves."""
     return line.weights * amplitude_weights(line.pressure, line.pressure.attrs["noise_std"])
 
 
 def predictions(line: Line, result: xr.Dataset, survey: xr.Dataset) -> dict[str, xr.DataArray]:
-    """Traces observed, of the start and of the posterior mean, labelled as the survey."""
+    """The traces observed, of the start and of the posterior mean, labelled as the survey."""
     grid = line.operator.domain
     models = torch.stack([grid.to_tensor(result[name]) for name in ("start", "mean")])
     with torch.no_grad():
@@ -154,7 +158,7 @@ def predictions(line: Line, result: xr.Dataset, survey: xr.Dataset) -> dict[str,
 
 
 def gathers(line: Line, traces: Mapping[str, xr.DataArray]) -> dict[str, xr.DataArray]:
-    """One shot: observed, and what start and posterior mean leave of it; NaN where muted."""
+    """One shot: observed, and the residuals of start and posterior mean; NaN where muted."""
     observed = traces["observed"][SHOT].where(line.weights[SHOT] > 0)
     return {
         f"shot {SHOT + 1} of {line.operator.n_shots}, observed": observed,
@@ -164,7 +168,7 @@ def gathers(line: Line, traces: Mapping[str, xr.DataArray]) -> dict[str, xr.Data
 
 
 def _labelled(line: Line) -> xr.Dataset:
-    """As ``invdiff invert`` reads it."""
+    """The line as ``invdiff invert`` reads it."""
     return survey_dataset(
         line.operator.survey.to_arrays(),
         line.pressure.values,
@@ -199,7 +203,7 @@ def _score(line: Line, model: xr.DataArray) -> Score:
 
 
 def _verdict(predicted: xr.DataArray, line: Line) -> str:
-    """Of the traces that were inverted."""
+    """The verdict on cycle skipping of the traces that were inverted."""
     dt = line.operator.survey.dt
     pair = (line.pressure.copy(data=predicted.values), line.pressure)
     muted = (traces * line.weights for traces in pair)

@@ -1,4 +1,4 @@
-"""The demonstration: a simulated 8-coil scan of a real brain slice, with error bars."""
+"""The MRI demonstration: a simulated 8-coil scan of a real brain slice, with error bars."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ from invdiff.verbs import reconstruct
 __all__ = ["NOISE_STD", "OBJECT", "DemoReport", "bundled_slice", "run_demo", "simulate"]
 
 NOISE_STD = 0.02
-OBJECT = 0.05  # of the largest magnitude: where coverage is judged
+OBJECT = 0.05  # of the largest magnitude, above which coverage is evaluated
 L1_WAVELET = 0.005  # tuned on other slices by benchmarks/mri_simulated.py
 
 
 class DemoReport(NamedTuple):
-    """Figures of a demo run; PSNR in dB."""
+    """The results of :func:`run_demo`: PSNR in dB, coverage, run time in s, files written."""
 
     psnr_zero_filled: float
     psnr_l1_wavelet: float
@@ -42,7 +42,11 @@ class DemoReport(NamedTuple):
 
 
 def bundled_slice() -> Tensor:
-    """A complex T1 slice: the bundled magnitude (foreground near 1) with a smooth phase."""
+    """The bundled T1-weighted slice, with a smooth phase added.
+
+    Returns:
+        A complex image, ``(191, 161)``, scaled to a foreground near 1.
+    """
     with (files("invdiff") / "data" / "colin27_axial.npz").open("rb") as file:
         magnitude = torch.from_numpy(np.load(file)["image"].astype(np.float32))
     magnitude = magnitude / foreground_percentile(magnitude)
@@ -51,7 +55,17 @@ def bundled_slice() -> Tensor:
 
 
 def simulate(image: Tensor, *, acceleration: float, seed: int) -> tuple[CartesianMRI, Tensor]:
-    """Eight-coil Poisson-disc k-space of an image, with noise of ``NOISE_STD``."""
+    """Simulate the k-space of an image: eight coils, a Poisson-disc mask, complex white noise.
+
+    Args:
+        image: The complex image, ``(ny, nx)``.
+        acceleration: The number of all samples over that of the measured ones.
+        seed: The seed of the mask and the noise.
+
+    Returns:
+        The operator, and the k-space ``(coil, ky, kx)`` with noise of standard deviation
+        ``NOISE_STD`` at the measured samples.
+    """
     shape = tuple(image.shape)
     mask = poisson_disc(shape, acceleration, calibration=16, seed=seed)
     coords = {dim: np.arange(n) - n // 2 for dim, n in zip(("y", "x"), shape, strict=True)}
@@ -70,19 +84,24 @@ def run_demo(
     overwrite: bool = False,
     progress: bool = True,
 ) -> DemoReport:
-    """Simulate, reconstruct, judge; write ``out/result.zarr`` and ``out/demo.png``.
+    """Simulate a scan, reconstruct it and evaluate the ensemble against the truth.
+
+    It writes ``result.zarr`` and ``demo.png`` into ``out``.
 
     Args:
-        out: folder, made if missing.
-        realizations: members of the ensemble, at least two.
-        acceleration: of the Poisson-disc mask.
-        seed: of mask, noise and members.
-        overwrite: replace an earlier result.
-        progress: show a progress bar.
+        out: The folder of the results, which is made if missing.
+        realizations: The number of members of the ensemble, at least two.
+        acceleration: The acceleration of the Poisson-disc mask.
+        seed: The seed of mask, noise and members.
+        overwrite: Whether an earlier result is replaced.
+        progress: Whether a progress bar is shown.
+
+    Returns:
+        PSNR, coverage, run time and the files written.
 
     Raises:
-        OutputExistsError: an earlier result, without ``overwrite``.
-        InputError: fewer than two members.
+        OutputExistsError: There is an earlier result, and ``overwrite`` is False.
+        InputError: Fewer than two members, or ``out`` cannot be written to.
     """
     store, picture = out / "result.zarr", out / "demo.png"
     check_stores([store], overwrite=overwrite)
@@ -136,7 +155,7 @@ def run_demo(
 
 
 def _l1_wavelet(operator: CartesianMRI, kspace: Tensor) -> Tensor:
-    """The classic baseline: sigpy's L1-wavelet regularised SENSE."""
+    """The classical baseline: SENSE with an L1-wavelet penalty, by sigpy."""
     from sigpy.mri.app import L1WaveletRecon
 
     assert operator.sensitivity is not None
@@ -151,6 +170,6 @@ def _l1_wavelet(operator: CartesianMRI, kspace: Tensor) -> Tensor:
 
 
 def _psnr(image: xr.DataArray, reference: xr.DataArray) -> float:
-    """Peak signal-to-noise ratio of magnitudes in dB."""
+    """The peak signal-to-noise ratio of magnitudes in dB."""
     error = abs(image) - abs(reference)
     return float(20 * np.log10(abs(reference).max() / np.sqrt((error**2).mean())))

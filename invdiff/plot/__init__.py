@@ -1,4 +1,4 @@
-"""Pictures of results. The only package that imports matplotlib."""
+"""Figures of results; the only package that imports matplotlib."""
 
 from matplotlib.figure import Figure
 

@@ -1,4 +1,4 @@
-"""Pictures of what :mod:`invdiff.calibration` finds; each draws into an axis that it is given."""
+"""Figures of the results of :mod:`invdiff.calibration`."""
 
 from __future__ import annotations
 
@@ -22,11 +22,14 @@ LINE, BAND, IDEAL = "C3", "C0", "0.6"
 
 
 def calibration_figure(table: xr.Dataset, title: str) -> Figure:
-    """Coverage curve, rank histogram, spread against skill.
+    """Draw coverage curve, rank histogram, and spread against skill, side by side.
 
     Args:
-        table: of :class:`invdiff.calibration.Report`.
-        title: above the panels, broken into lines.
+        table: The table of an :class:`invdiff.calibration.Report`.
+        title: The text above the panels, which is broken into lines.
+
+    Returns:
+        The figure, which no window shows; see :func:`invdiff.plot.save_figure`.
     """
     figure = Figure(figsize=(10, 4.2), layout="constrained")
     axes = figure.subplots(1, 3)
@@ -39,13 +42,13 @@ def calibration_figure(table: xr.Dataset, title: str) -> Figure:
 
 
 def coverage_curve(curve: xr.DataArray | xr.Dataset, axis: Axes) -> None:
-    """Coverage against nominal level, with the diagonal of a calibrated ensemble.
+    """Draw coverage against nominal level, with the diagonal of a calibrated ensemble.
 
     Args:
-        curve: of :func:`invdiff.calibration.coverage`; with a band at each level if it is a Dataset
-            of :func:`~invdiff.calibration.coverage_curve` or
+        curve: The result of :func:`invdiff.calibration.coverage`, or, with a band, the Dataset of
+            :func:`~invdiff.calibration.coverage_curve` or
             :func:`~invdiff.calibration.hpd_coverage`.
-        axis: to draw into.
+        axis: The axes to draw into.
     """
     axis.plot([0, 1], [0, 1], color=IDEAL, linewidth=1)
     share = curve
@@ -60,12 +63,12 @@ def coverage_curve(curve: xr.DataArray | xr.Dataset, axis: Axes) -> None:
 
 
 def rank_histogram(histogram: xr.Dataset, axis: Axes) -> None:
-    """Shares of truths by normalised rank, with the band of a calibrated ensemble.
+    """Draw shares of truths by normalised rank, with the band of a calibrated ensemble.
 
     Args:
-        histogram: ``share(bin)``, ``lower(bin)``, ``upper(bin)``, of
-            :func:`invdiff.calibration.rank_histogram`.
-        axis: to draw into.
+        histogram: The result of :func:`invdiff.calibration.rank_histogram`: ``share(bin)``,
+            ``lower(bin)``, ``upper(bin)``.
+        axis: The axes to draw into.
     """
     n = histogram.sizes["bin"]
     edges = np.linspace(0, 1, n + 1)
@@ -80,13 +83,13 @@ def rank_histogram(histogram: xr.Dataset, axis: Axes) -> None:
 
 
 def ecdf_difference(curve: xr.Dataset, axis: Axes) -> None:
-    """Empirical minus uniform distribution function, with the band that should hold all of it.
+    """Draw the empirical minus the uniform distribution function, with its simultaneous band.
 
     Args:
-        curve: ``ecdf(point)``, ``lower(point)``, ``upper(point)``, of
-            :func:`invdiff.calibration.pit_ecdf`, or of :func:`~invdiff.calibration.sbc` with one
-            line for each ``statistic``.
-        axis: to draw into.
+        curve: The result of :func:`invdiff.calibration.pit_ecdf`, or of
+            :func:`~invdiff.calibration.sbc` with one line for each ``statistic``:
+            ``ecdf(point)``, ``lower(point)``, ``upper(point)``.
+        axis: The axes to draw into.
     """
     point = curve["point"]
     lower, upper = curve["lower"] - point, curve["upper"] - point
@@ -103,11 +106,11 @@ def ecdf_difference(curve: xr.Dataset, axis: Axes) -> None:
 
 
 def tarp_curve(curve: xr.Dataset, axis: Axes) -> None:
-    """Expected coverage of random balls against credibility, with its simultaneous band.
+    """Draw the expected coverage of random balls against credibility, with its simultaneous band.
 
     Args:
-        curve: of :func:`invdiff.calibration.tarp`.
-        axis: to draw into.
+        curve: The result of :func:`invdiff.calibration.tarp`.
+        axis: The axes to draw into.
     """
     axis.plot([0, 1], [0, 1], color=IDEAL, linewidth=1)
     axis.fill_between(
@@ -121,11 +124,12 @@ def tarp_curve(curve: xr.Dataset, axis: Axes) -> None:
 
 
 def spread_skill(curve: xr.Dataset, axis: Axes) -> None:
-    """Error of the ensemble mean against spread, bin by bin, with the diagonal.
+    """Draw the error of the ensemble mean against spread, bin by bin, with the diagonal.
 
     Args:
-        curve: ``spread`` and ``skill`` by bin, of :func:`invdiff.calibration.spread_skill_curve`.
-        axis: to draw into.
+        curve: The result of :func:`invdiff.calibration.spread_skill_curve`: ``spread`` and
+            ``skill`` by bin.
+        axis: The axes to draw into.
     """
     top = 1.08 * float(max(curve["spread"].max(), curve["skill"].max()))
     axis.plot([0, top], [0, top], color=IDEAL, linewidth=1)

@@ -1,4 +1,4 @@
-"""One inversion in one picture: models, uncertainty, traces, coverage."""
+"""A figure of an inversion: models, uncertainty, traces, coverage."""
 
 from __future__ import annotations
 
@@ -26,17 +26,21 @@ def inversion_figure(
     curve: xr.DataArray | xr.Dataset,
     survey: xr.Dataset | None = None,
 ) -> Figure:
-    """Truth, other models, posterior mean, two members, std, absolute error, a shot, coverage.
+    """Draw truth, other models, posterior mean, members, uncertainty, error, one shot and coverage.
 
     Args:
-        result: of :func:`invdiff.fwi`; at least two members.
-        truth: ``(z, x)``, m/s, coordinates in m.
-        models: to compare with, such as the start, by title.
-        gathers: traces ``(receiver, time)`` of a shot, by title; the first sets the colours of all.
-            A coordinate ``receiver_x`` in m labels them.
-        curve: of :func:`invdiff.calibration.coverage` or ``coverage_curve``.
-        survey: where sources and receivers stand, as :func:`invdiff.io.survey_dataset` labels it;
-            drawn on the truth.
+        result: The result of :func:`invdiff.invert`, with two members or more.
+        truth: The true velocities ``(z, x)``, in m/s, with coordinates in m.
+        models: Models to compare with, such as the start, by title.
+        gathers: Traces ``(receiver, time)`` of one shot, by title; the first sets the colours of
+            all. A coordinate ``receiver_x`` in m labels them.
+        curve: The result of :func:`invdiff.calibration.coverage` or
+            :func:`~invdiff.calibration.coverage_curve`.
+        survey: The positions of sources and receivers, as :func:`invdiff.io.survey_dataset` labels
+            them; they are drawn on the truth.
+
+    Returns:
+        The figure, which no window shows; see :func:`invdiff.plot.save_figure`.
     """
     error = abs(result["mean"] - truth)
     models = {"true": truth, **models, "posterior mean": result["mean"]}
@@ -73,7 +77,7 @@ def _section(
     limits: tuple[float, float],
     colours: str = "viridis",
 ) -> AxesImage:
-    """A field ``(z, x)`` with axes in km, depth downwards."""
+    """Draw a field ``(z, x)`` with axes in km, depth downwards."""
     model = model.transpose("z", "x")
     (left, right), (shallow, deep) = (_edges(model[dim]) for dim in ("x", "z"))
     axis.set_title(title, fontsize=10)
@@ -90,7 +94,7 @@ def _section(
 
 
 def _edges(axis: xr.DataArray) -> tuple[float, float]:
-    """Outer edges of the first and the last cell, km."""
+    """The outer edges of the first and the last cell, in km."""
     values = np.asarray(axis.values, float) / 1000
     half = (values[-1] - values[0]) / max(len(values) - 1, 1) / 2
     return float(values[0] - half), float(values[-1] + half)
@@ -103,14 +107,14 @@ def _scored(title: str, model: xr.DataArray, truth: xr.DataArray) -> str:
 
 
 def _stations(axis: Axes, survey: xr.Dataset) -> None:
-    """Receivers as ticks, sources as stars."""
+    """Draw receivers as ticks and sources as stars."""
     for name, marker, size, colour in (("receiver", "|", 10, "white"), ("source", "*", 35, "red")):
         x, z = (np.asarray(survey[f"{name}_{dim}"]) / 1000 for dim in ("x", "z"))
         axis.scatter(x, z, marker=marker, s=size, color=colour, linewidths=0.6, clip_on=False)
 
 
 def _gathers(axes: Sequence[Axes], gathers: Mapping[str, xr.DataArray]) -> AxesImage:
-    """Traces of a shot in the colours of the first; NaN stays white."""
+    """Draw the traces of a shot in the colours of the first gather; NaN stays white."""
     clip = float(abs(next(iter(gathers.values()))).quantile(_TRACES))
     for axis, (title, gather) in zip(axes, gathers.items(), strict=False):
         traces = gather.transpose("time", "receiver")
@@ -133,5 +137,5 @@ def _gathers(axes: Sequence[Axes], gathers: Mapping[str, xr.DataArray]) -> AxesI
 
 
 def _bar(figure: Figure, shown: AxesImage, row: Sequence[Axes], *, label: str) -> None:
-    """Right of a row, so that the columns stay aligned."""
+    """Draw a colour bar on the right of a row, so that the columns stay aligned."""
     figure.colorbar(shown, ax=list(row), pad=0.01, label=label)

@@ -1,4 +1,4 @@
-"""One reconstruction in one picture: images, uncertainty, coverage."""
+"""A figure of a reconstruction: images, uncertainty, coverage."""
 
 from __future__ import annotations
 
@@ -20,14 +20,17 @@ def reconstruction_figure(
     curve: xr.DataArray,
     name: str = "image",
 ) -> Figure:
-    """Reference, baselines, posterior mean, std, absolute error, two members, coverage curve.
+    """Draw reference, baselines, posterior mean, uncertainty, error, two members and coverage.
 
     Args:
-        result: of :func:`invdiff.verbs.reconstruct` on a 2-D grid; at least two members.
-        reference: the truth.
-        baselines: other reconstructions, by title.
-        curve: of :func:`invdiff.calibration.coverage`.
-        name: variable of the members.
+        result: The result of :func:`invdiff.reconstruct` on a 2-D grid, with two members or more.
+        reference: The true image, on the same grid.
+        baselines: Other reconstructions, by title.
+        curve: The result of :func:`invdiff.calibration.coverage`.
+        name: The variable of ``result`` that holds the members.
+
+    Returns:
+        The figure, which no window shows; see :func:`invdiff.plot.save_figure`.
     """
     members = result[name]
     error = abs(result["mean"] - reference)

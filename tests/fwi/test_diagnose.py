@@ -102,16 +102,16 @@ def test_relative_error_of_a_gain() -> None:
 def test_bad_traces() -> None:
     bad = OBSERVED.copy()
     bad[0, 0, 0] = np.nan
-    for judge in (
+    for method in (
         lambda p, d: data_fit(p, d, noise_std=1.0),
         lambda p, d: cycle_skipping(p, d, dt=DT, frequency=F),
     ):
         with pytest.raises(NonFiniteError):
-            judge(bad, OBSERVED)
+            method(bad, OBSERVED)
         with pytest.raises(ShapeError, match="labels"):
-            judge(OBSERVED.assign_coords(receiver=np.arange(4) + 1), OBSERVED)
+            method(OBSERVED.assign_coords(receiver=np.arange(4) + 1), OBSERVED)
         with pytest.raises(ShapeError, match="dims"):
-            judge(OBSERVED[0], OBSERVED)
+            method(OBSERVED[0], OBSERVED)
     with pytest.raises(NoiseLevelError):
         data_fit(OBSERVED, OBSERVED, noise_std=0.0)
     for other in (xr.DataArray([1.0], {"shot": [7]}, "shot"), xr.DataArray([1.0], dims="offset")):
@@ -199,15 +199,15 @@ def test_spread_of_a_calibrated_ensemble() -> None:
     assert float(figures["rank_correlation"]) == pytest.approx(expected, abs=4 / 1600**0.5)
     # A mean of squares w |n|^2 is off by sqrt(2 sum w^2) / sum w, its root by half of that.
     weights = np.tile(np.geomspace(10, 100, 40) ** 2, 40)
-    doubt = (2 * (weights**2).sum()) ** 0.5 / weights.sum() / 2
-    assert float(figures["spread_skill"]) == pytest.approx(1, abs=4 * doubt)
+    uncertainty = (2 * (weights**2).sum()) ** 0.5 / weights.sum() / 2
+    assert float(figures["spread_skill"]) == pytest.approx(1, abs=4 * uncertainty)
     assert figures.attrs == {"level": 0.9, "n_cells": 1600}
 
 
 def test_spread_that_says_nothing_or_too_little() -> None:
     members, truth = calibrated()
     blind = members.isel(x=np.random.default_rng(4).permutation(40))
-    # 40 columns, each with a spread of its own: 4 / sqrt(40) at most.
+    # 40 columns, each with its own spread: 4 / sqrt(40) at most.
     assert abs(float(spread_figures(blind, truth)["rank_correlation"])) < 0.5 * 4 / 40**0.5
     narrow = members.mean("realization") + 0.3 * (members - members.mean("realization"))
     figures = spread_figures(narrow, truth)
@@ -215,7 +215,7 @@ def test_spread_that_says_nothing_or_too_little() -> None:
     assert float(figures["spread_skill"]) == pytest.approx(0.3, abs=0.05)
 
 
-def test_spread_judged_only_where_asked() -> None:
+def test_spread_is_evaluated_only_where_asked() -> None:
     members, truth = calibrated()
     where = xr.DataArray(np.arange(40) < 20, dims="x")
     figures = spread_figures(members, truth, where=where)
@@ -230,7 +230,7 @@ def test_bad_ensembles() -> None:
         spread_figures(members + 0j, truth)
     with pytest.raises(ShapeError):
         spread_figures(members.rename(x="y"), truth)
-    with pytest.raises(InputError, match="no ranks"):
+    with pytest.raises(InputError, match="rank correlation of spread and error is not defined"):
         spread_figures(members.isel(z=[0] * 40, x=[0] * 40), truth)
 
 

@@ -325,7 +325,7 @@ def test_bad_shapes(misfit: Misfit, shape: tuple[int, ...]) -> None:
 @each
 @pytest.mark.parametrize("dtype", [torch.float32, torch.complex128, torch.int64])
 def test_bad_dtypes(misfit: Misfit, dtype: torch.dtype) -> None:
-    with pytest.raises(DTypeError, match="traces of the wrong kind"):
+    with pytest.raises(DTypeError, match="not of one real floating dtype"):
         misfit(draws(2, 3, 40), draws(2, 3, 40).to(dtype))
 
 
@@ -340,9 +340,9 @@ def test_bad_parameters() -> None:
         GraphSpace(DT, -1.0)
     with pytest.raises(InputError, match="not ms"):
         Filtered(L2(), 5.0, 4.0)  # ms
-    with pytest.raises(InputError, match="no such frequency band"):
+    with pytest.raises(InputError, match="frequency band is out of range"):
         lowpass(draws(40), 0.0, DT)
-    with pytest.raises(InputError, match="no such frequency band"):
+    with pytest.raises(InputError, match="frequency band is out of range"):
         bandpass(draws(40), 20.0, 10.0, dt=DT)
     with pytest.raises(InputError, match="order"):
         lowpass(draws(40), 10.0, DT, order=0)

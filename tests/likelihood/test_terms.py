@@ -163,9 +163,9 @@ def test_statistics() -> None:
 
 def test_bad_terms_are_refused() -> None:
     x = normal((3, N, N), 0)
-    with pytest.raises(ShapeError, match="one number a member"):
+    with pytest.raises(ShapeError, match="one number per member"):
         Penalty(torch.square, 1.0).log_prob(x, x, T)
-    with pytest.raises(ShapeError, match="one number a member"):
+    with pytest.raises(ShapeError, match="one number per member"):
         Classifier(torch.sum).log_prob(x, x, T)
     with pytest.raises(ShapeError, match="groups"):
         GroupFairness(torch.tensor([1, 2]), 0.1).log_prob(x, x, T)
@@ -173,7 +173,7 @@ def test_bad_terms_are_refused() -> None:
         with pytest.raises(InputError, match="groups"):
             GroupFairness(torch.tensor(groups), 0.1)
     for bad in (0.0, -1.0, float("nan")):
-        with pytest.raises(NoiseLevelError, match="std"):
+        with pytest.raises(NoiseLevelError, match="standard deviation"):
             Conservation(0.0, bad)
     with pytest.raises(InputError, match="strength"):
         Penalty(torch.square, -1.0)

@@ -1,6 +1,5 @@
 """What the package offers is what `__all__` says, documented."""
 
-import importlib
 import inspect
 import pkgutil
 import types
@@ -8,29 +7,9 @@ import types
 import pytest
 
 import invdiff
+from tests.support.modules import MODULES, PACKAGES, load
 
 MAX_ROOT_NAMES = 30
-OPTIONAL = {"devito", "deepwave", "segyio", "torch_harmonics", "ismrmrd", "h5py", "nibabel"}
-
-FOUND = [
-    info
-    for info in pkgutil.walk_packages(invdiff.__path__, "invdiff.")
-    if not info.name.rpartition(".")[2].startswith("_")
-]
-MODULES = sorted(info.name for info in FOUND)
-
-
-PACKAGES = ["invdiff", *sorted(info.name for info in FOUND if info.ispkg)]
-
-
-def load(name: str) -> types.ModuleType:
-    """Import a module, or skip the test where an extra that it needs is not installed."""
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        if error.name in OPTIONAL:
-            pytest.skip(f"{name} needs {error.name}")
-        raise
 
 
 def test_root_all_is_the_public_names() -> None:

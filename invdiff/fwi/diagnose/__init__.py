@@ -1,4 +1,4 @@
-"""Did the inversion work? Cycle skipping, illumination, data fit, errors and worth of the spread.
+"""Diagnostics of an inversion: cycle skipping, sensitivity, data fit, errors, spread.
 
 xarray in, xarray out. Traces have the dims ``shot``, ``receiver``, ``time``, models ``z``, ``x``.
 """

@@ -1,4 +1,4 @@
-"""Diagnostics of models against a known truth: errors of an estimate, worth of a spread."""
+"""Diagnostics of models against a known truth: errors of an estimate, value of a spread."""
 
 from __future__ import annotations
 
@@ -23,36 +23,49 @@ def model_errors(
     bounds: tuple[float, float],
     dims: tuple[str, str] = ("z", "x"),
 ) -> xr.Dataset:
-    """Relative L2 error, MAE, RMSE and SSIM of a model.
+    """Relative L2 error, mean absolute error, RMSE and SSIM of a model.
 
     SSIM is that of models scaled to [0, 1] by ``bounds``, with a Gaussian window of 11 cells and
     standard deviation 1.5 over models continued by zeros: the convention of the ``pytorch_ssim``
-    package. It reproduces the published figures of RED-DiffEq (0.801 on CurveFault, 0.665 on
+    package. It reproduces the published values of RED-DiffEq (0.801 on CurveFault, 0.665 on
     Marmousi, from models on [1500, 4500] m/s) to four digits. Reflected edges (torchmetrics) give
     0.756 and 0.622 for the same models, edges left out (scikit-image) 0.756 and 0.635.
 
     Args:
-        estimate: with ``dims``; further dims, such as ``realization``, are kept.
-        truth: on the same labels of ``dims``.
-        bounds: lowest and highest value of the scale, in units of the model. Values outside are
-            scaled alike and not clipped.
-        dims: the two axes of the model.
+        estimate: The model, with ``dims``; further dims, such as ``realization``, are kept.
+        truth: The true model, on the same labels of ``dims``.
+        bounds: The lowest and highest value of the scale of SSIM, in units of the model. Values
+            outside are scaled alike and not clipped.
+        dims: The two axes of the model.
 
     Returns:
-        ``rel_l2``, ``mae``, ``rmse``, ``ssim``.
+        ``rel_l2``, ``mae``, ``rmse`` and ``ssim``.
 
     Raises:
-        ShapeError: dims or labels that do not match.
+        ShapeError: Dims or labels do not match.
         NonFiniteError: NaN or Inf in a model.
-        InputError: bounds that are not in order.
+        InputError: ``bounds`` are not in increasing order.
 
     References:
         Wang, Bovik, Sheikh and Simoncelli, IEEE Transactions on Image Processing 13, 2004,
         doi 10.1109/TIP.2003.819861.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.fwi.diagnose import model_errors
+        >>> truth = xr.DataArray(np.full((20, 30), 2000.0), dims=("z", "x"))
+        >>> errors = model_errors(truth + 100, truth, bounds=(1500, 4500))
+        >>> float(errors["mae"]), round(float(errors["rel_l2"]), 3)
+        (100.0, 0.05)
     """
     low, high = bounds
     if not -np.inf < low < high < np.inf:
-        raise InputError("no scale", got=f"bounds={bounds}", expected="lowest < highest, finite")
+        raise InputError(
+            "the bounds do not define a scale",
+            got=f"bounds={bounds}",
+            expected="lowest < highest, finite",
+        )
     extra = [name for name in estimate.dims if name not in dims]
     estimate, truth = matched(estimate, truth, (*extra, *dims), kept=extra)
     estimate, truth = estimate.astype(float), truth.astype(float)
@@ -77,14 +90,15 @@ def spread_figures(
     dim: str = "realization",
     where: xr.DataArray | None = None,
 ) -> xr.Dataset:
-    """Does the ensemble say where it is wrong? Over the cells of one or more models.
+    """Whether an ensemble spreads where it errs, over the cells of one or more models.
 
     Args:
-        ensemble: at least two members, with dimension ``dim``.
-        truth: without it, on the same labels.
-        level: nominal probability of the intervals.
-        dim: the dimension of the members.
-        where: boolean; judge only there.
+        ensemble: The members, two or more, with dimension ``dim``.
+        truth: The truth, without ``dim``, on the same labels.
+        level: The nominal probability of the intervals.
+        dim: The name of the dimension of the members.
+        where: A boolean mask over dims of the truth, True where values are evaluated. By default
+            all are.
 
     Returns:
         ``rank_correlation`` (Spearman) of standard deviation and absolute error of the mean;
@@ -92,21 +106,42 @@ def spread_figures(
         ``spread_skill``, the ratio of :func:`invdiff.calibration.spread_skill`, best at 1.
 
     Raises:
-        ShapeError, NonFiniteError, InputError: as those functions; complex values; a spread or an
-            error that is the same in all cells.
+        ShapeError: Dims or labels do not match.
+        NonFiniteError: NaN or Inf where values are evaluated.
+        InputError: Complex values, a level outside (0, 1), fewer than two members, or a spread or
+            an error that is the same in all cells.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.fwi.diagnose import spread_figures
+        >>> std = np.linspace(1, 10, 200)
+        >>> draws = std * np.random.default_rng(0).standard_normal((9, 200))
+        >>> truth = xr.DataArray(draws[0], dims="x")
+        >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "x"))
+        >>> found = spread_figures(ensemble, truth)
+        >>> {name: round(float(value), 2) for name, value in found.items()}
+        {'rank_correlation': 0.44, 'coverage': 0.92, 'spread_skill': 1.04}
     """
     if np.iscomplexobj(ensemble):
-        raise InputError("no ranks of complex values", got=ensemble.dtype, expected="real values")
-    share = coverage(ensemble, truth, (level,), dim=dim, where=where)  # checks what comes in
+        raise InputError(
+            "complex values have no ranks",
+            got=ensemble.dtype,
+            expected="real values",
+            hint="Take abs(), .real or .imag.",
+        )
+    share = coverage(ensemble, truth, (level,), dim=dim, where=where)  # checks the input
     ratio = spread_skill(ensemble, truth, dim=dim, where=where)["ratio"]
     std = ensemble.std(dim, ddof=1).transpose(*truth.dims).values
     error = abs(ensemble.mean(dim) - truth).transpose(*truth.dims).values
     mask = True if where is None else where.broadcast_like(truth).transpose(*truth.dims).values
-    judged = np.broadcast_to(mask, std.shape)
-    std, error = std[judged], error[judged]
+    evaluated = np.broadcast_to(mask, std.shape)
+    std, error = std[evaluated], error[evaluated]
     if np.ptp(std) == 0 or np.ptp(error) == 0:
         raise InputError(
-            "no ranks", got="a spread or an error that is the same in all cells", expected="several"
+            "the rank correlation of spread and error is not defined",
+            got="a spread or an error that is the same in all cells",
+            expected="values that differ between cells",
         )
     return xr.Dataset(
         {
@@ -114,7 +149,7 @@ def spread_figures(
             "coverage": float(share[0]),
             "spread_skill": float(ratio),
         },
-        attrs={"level": level, "n_cells": int(judged.sum())},
+        attrs={"level": level, "n_cells": int(evaluated.sum())},
     )
 
 

@@ -1,4 +1,4 @@
-"""How strongly traces depend on each cell of a model."""
+"""The sensitivity of traces to each cell of a model."""
 
 from __future__ import annotations
 
@@ -24,29 +24,32 @@ def illumination(
     smoothing: float = 3.0,
     weights: xr.DataArray | None = None,
 ) -> xr.DataArray:
-    r"""Root of the diagonal of :math:`J^T W^2 J`, with the Jacobian :math:`J` of the traces.
+    """Illumination: the square root of the diagonal of :math:`J^T W^2 J`.
 
-    White data pulled back, :math:`J^T W e`, have this standard deviation. It is estimated by one
-    draw a shot, smoothed over cells: a forward and an adjoint solve a shot, no matter how many
-    cells. What is dim an inversion takes from the prior or leaves as it was.
+    :math:`J` is the Jacobian of the traces and :math:`W` holds their weights. White data pulled
+    back, :math:`J^T W e`, have this standard deviation; it is estimated from one draw per shot,
+    smoothed over cells. Where it is low, an inversion follows the prior or leaves the start as it
+    was. Cost: one forward and one adjoint solve per shot, whatever the number of cells.
 
     Args:
-        operator: such as `invdiff.operators.seismic.Acoustic`.
-        model: ``(z, x)``, m/s.
-        seed: of the draws.
-        smoothing: standard deviation, cells; the relative error is about ``1 / (4 smoothing)`` of
-            a shot.
-        weights: of the traces, over any of their dims.
+        operator: A wave operator, such as :class:`invdiff.operators.seismic.Acoustic`.
+        model: The velocities ``(z, x)``, in m/s.
+        seed: The seed of the draws.
+        smoothing: The standard deviation of the smoothing in cells, positive; the relative error is
+            about ``1 / (4 smoothing)`` for one shot.
+        weights: The weights of the traces, over any of their dims; ones by default.
 
     Returns:
-        ``(z, x)``, in units of the traces per m/s.
+        The illumination ``(z, x)``, in units of the traces per m/s.
 
     Raises:
-        InputError: smoothing that is not positive.
-        ShapeError: a model of another grid.
+        InputError: ``smoothing`` is not positive.
+        ShapeError: The model is on another grid.
     """
     if not smoothing > 0:
-        raise InputError("no smoothing", got=smoothing, expected="a number of cells > 0")
+        raise InputError(
+            "the smoothing is not positive", got=smoothing, expected="a number of cells > 0"
+        )
     x = operator.domain.to_tensor(model, name="the model")[None]
     e = NoiseField(seed)(operator.range, [0], 0)[0]
     labelled = operator.range.to_dataarray(e, "noise")
@@ -62,12 +65,12 @@ def illumination(
 
 
 def pulled_back(operator: WaveOperator, x: Tensor, e: Tensor) -> Tensor:
-    """``J_s^T e_s`` of each shot at a model, ``(shot, nz, nx)``, double.
+    """The fields :math:`J_s^T e_s` of each shot at a model, ``(shot, nz, nx)``, double precision.
 
     Args:
-        operator: of shots ``s``.
-        x: ``(1, nz, nx)``, m/s.
-        e: ``(shot, receiver, time)``.
+        operator: A wave operator of shots ``s``.
+        x: The velocities, ``(1, nz, nx)``, in m/s.
+        e: The data to pull back, ``(shot, receiver, time)``.
     """
     pulled = []
     for shot in range(operator.range.shape[0]):
@@ -78,7 +81,7 @@ def pulled_back(operator: WaveOperator, x: Tensor, e: Tensor) -> Tensor:
 
 
 class _Projection(Misfit):
-    """``<p, e>``: its gradient pulls back ``e``."""
+    """The inner product ``<p, e>``, whose gradient pulls back ``e``."""
 
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
         return (predicted * observed).sum()

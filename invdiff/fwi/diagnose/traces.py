@@ -1,4 +1,4 @@
-"""Diagnostics of traces: are they in the right cycle, and how well are they explained?"""
+"""Diagnostics of traces: cycle skipping and data fit."""
 
 from __future__ import annotations
 
@@ -17,43 +17,62 @@ TRACES = ("shot", "receiver", "time")
 def cycle_skipping(
     predicted: xr.DataArray, observed: xr.DataArray, *, dt: float, frequency: float
 ) -> xr.Dataset:
-    r"""Which traces are more than half a period off, so that least squares pulls them further off.
+    r"""Find traces that are off by more than half a period: least squares leads to a wrong cycle.
 
     The lag of a trace is where the cross-correlation of the low-passed pair is highest,
-    :math:`\arg\max_\tau \int p(t + \tau) d(t) dt`; positive: the prediction is late. The strongest
-    arrival decides: mute the direct wave to judge what comes after.
+    :math:`\arg\max_\tau \int p(t + \tau) d(t) dt`; it is positive where the prediction is late.
+    The strongest arrival decides: mute the direct wave to evaluate later arrivals. Cost: a few FFTs
+    per trace.
 
     Args:
-        predicted: ``(shot, receiver, time)``, at the starting model for instance.
-        observed: on the same labels.
-        dt: sampling interval in s.
-        frequency: corner of the low-pass in Hz, that of the band about to be inverted.
+        predicted: The predicted traces ``(shot, receiver, time)``, such as those of the starting
+            model.
+        observed: The observed traces, on the same labels.
+        dt: The sampling interval in s.
+        frequency: The corner of the low-pass filter in Hz, that of the band about to be inverted.
 
     Returns:
         ``lag(shot, receiver)`` in s and ``correlation`` there, between -1 and 1, both NaN for dead
-        traces; ``is_skipped(shot, receiver)``; ``fraction`` of the live traces skipped and
-        ``energy_fraction``, the same weighted by observed energy. Attributes: ``verdict``, a
+        traces; ``is_skipped(shot, receiver)``; the ``fraction`` of live traces that are skipped,
+        and ``energy_fraction``, the same weighted by observed energy. Attributes: ``verdict``, a
         sentence, and ``half_period`` in s.
 
     Raises:
-        ShapeError: other dims, or labels that do not match.
+        ShapeError: Dims or labels do not match.
         NonFiniteError: NaN or Inf in the traces.
-        InputError: a frequency that the sampling cannot hold, a ``dt`` other than the interval of
+        InputError: A frequency that the sampling cannot hold, a ``dt`` other than the interval of
             the labels of ``time``, or dead traces alone.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.fwi.diagnose import cycle_skipping
+        >>> t = np.arange(400) * 0.002
+        >>> pulse = np.exp(-(((t - 0.3) / 0.02) ** 2))[None, None]
+        >>> observed = xr.DataArray(pulse, dims=("shot", "receiver", "time"))
+        >>> late = observed.roll(time=100)  # by 0.2 s
+        >>> print(cycle_skipping(late, observed, dt=0.002, frequency=10.0).attrs["verdict"])
+        Cycle-skipped: 100% of the traces with 100% of the energy are off by more than half a
+        period (0.05 s) at 10 Hz; start lower in frequency, ...
     """
     predicted, observed = matched(predicted, observed, TRACES)
     _check_interval(observed, dt)
     n = observed.sizes["time"]
     p, d = (lowpass(field.values.astype(float), frequency, dt) for field in (predicted, observed))
     half_period = 0.5 / frequency
-    # Zeros for as long again: the correlation must not wrap around.
+    # As many zeros as samples, so that the correlation does not wrap around.
     spectra = [np.fft.rfft(traces, 2 * n) for traces in (p, d)]
     correlation = np.fft.irfft(spectra[0] * spectra[1].conj(), 2 * n)
     best = correlation.argmax(-1)
     energy, norm = (d**2).sum(-1), np.sqrt((p**2).sum(-1) * (d**2).sum(-1))
     lives = norm > 0
     if not lives.any():
-        raise InputError("no trace to judge", got="dead traces alone", expected="live traces")
+        raise InputError(
+            "there is no live trace to evaluate",
+            got="dead traces alone",
+            expected="live traces",
+            hint="Check mutes and weights.",
+        )
     peak = correlation.max(-1) / np.where(lives, norm, 1)
     lag = np.where(lives, np.where(best < n, best, best - 2 * n) * dt, np.nan)
     skipped = lives & (np.abs(lag) > half_period)
@@ -77,33 +96,50 @@ def cycle_skipping(
 def data_fit(
     predicted: xr.DataArray, observed: xr.DataArray, *, noise_std: float | xr.DataArray
 ) -> xr.Dataset:
-    r"""How well the traces are explained, in all, by shot and by receiver.
+    r"""How well traces are explained, in total, by shot and by receiver.
 
-    :math:`\chi^2/n = \mathrm{mean}\, |p - d|^2 / s^2`, 1 where the prediction is right up to the
-    noise, more where signal is left, less where noise was fitted; ``rel_l2`` is :math:`|p-d|/|d|`.
+    :math:`\chi^2/n = \mathrm{mean}\, |p - d|^2 / s^2` is 1 where the prediction is right up to
+    the noise, more where signal is left, less where noise was fitted; ``rel_l2`` is
+    :math:`|p-d|/|d|`.
 
     Args:
-        predicted: ``(shot, receiver, time)``.
-        observed: on the same labels.
-        noise_std: standard deviation of the noise in units of the traces; a number, or by shot,
-            receiver or both.
+        predicted: The predicted traces ``(shot, receiver, time)``.
+        observed: The observed traces, on the same labels.
+        noise_std: The standard deviation of the noise in units of the traces: a number, or values
+            by shot, receiver or both.
 
     Returns:
-        ``chi2``, ``chi2_shot(shot)``, ``chi2_receiver(receiver)`` and the same of ``rel_l2``, which
-        is NaN where nothing was observed.
+        ``chi2``, ``chi2_shot(shot)``, ``chi2_receiver(receiver)``, and ``rel_l2`` in the same three
+        forms, NaN where nothing was observed.
 
     Raises:
-        ShapeError: other dims, or labels that do not match, of the traces or the noise.
+        ShapeError: Dims or labels of the traces or the noise do not match.
         NonFiniteError: NaN or Inf in the traces.
-        NoiseLevelError: a level that is not finite and positive.
+        NoiseLevelError: A noise level is not finite and positive.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.fwi.diagnose import data_fit
+        >>> dims = ("shot", "receiver", "time")
+        >>> predicted = xr.DataArray(np.ones((2, 3, 50)), dims=dims)
+        >>> fit = data_fit(predicted, predicted + 0.2, noise_std=0.1)
+        >>> round(float(fit["chi2"]), 3), fit["chi2_shot"].values.round(3)
+        (4.0, array([4., 4.]))
     """
     predicted, observed = matched(predicted, observed, TRACES)
     level = xr.DataArray(noise_std)
     if not set(level.dims) <= set(TRACES):
-        raise ShapeError("the noise has other dims", got=level.dims, expected=f"some of {TRACES}")
+        raise ShapeError(
+            "the noise level has dims that the traces lack",
+            got=level.dims,
+            expected=f"some of {TRACES}",
+        )
     _, level = aligned(observed, level)
     if not bool(((level > 0) & np.isfinite(level)).all()):
-        raise NoiseLevelError("noise level is not positive", got=noise_std, expected="> 0")
+        raise NoiseLevelError(
+            "the noise level is not positive", got=noise_std, expected="finite, > 0"
+        )
     predicted, observed = predicted.astype(float), observed.astype(float)
     residual = predicted - observed
     chi2 = ((residual / level) ** 2).transpose(*TRACES)
@@ -140,5 +176,5 @@ def _check_interval(traces: xr.DataArray, dt: float) -> None:
         raise InputError(
             "dt is not the interval of the labels of time",
             got=f"dt={dt}, labels {intervals.min():g} to {intervals.max():g} apart",
-            expected="the same, in s",
+            expected="the same interval, in s",
         )

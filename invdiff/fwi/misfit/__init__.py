@@ -2,12 +2,12 @@
 
 =============================  ====================================================================
 :class:`L2`                    least squares: Gaussian noise, exact statistics, shortest basin
-:class:`NormalisedCorrelation` blind to the amplitude of each trace
+:class:`NormalisedCorrelation` independent of the amplitude of each trace
 :class:`Envelope`              compares energy in time rather than phase: wide basin
-:class:`Wasserstein`           moves mass in time: convex in shifts of separate arrivals
-:class:`GraphSpace`            moves samples in time and amplitude; keeps signs; slow
-:class:`Masked`                any of them on weighted traces: mutes, offsets, time windows
-:class:`Filtered`              any of them on a frequency band: frequency continuation
+:class:`Wasserstein`           transports mass in time: convex in shifts of separate arrivals
+:class:`GraphSpace`            transports samples in time and amplitude; keeps signs; slow
+:class:`Masked`                any misfit of weighted traces: mutes, offsets, time windows
+:class:`Filtered`              any misfit in a frequency band: frequency continuation
 =============================  ====================================================================
 
 Wrappers compose: ``Masked(Filtered(L2(0.1), 5.0, dt), weights)`` mutes first, then filters.

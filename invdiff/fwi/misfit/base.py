@@ -1,4 +1,4 @@
-"""What a misfit is: predicted and observed traces to one value a shot."""
+"""The interface of misfits: from predicted and observed traces to one value per shot."""
 
 from __future__ import annotations
 
@@ -15,35 +15,55 @@ __all__ = ["Misfit", "check_positive", "check_traces"]
 
 @runtime_checkable
 class Misfit(Protocol):
-    """A distance between traces: zero where they agree, differentiable, the same at each call."""
+    """A distance between traces: zero where they agree, differentiable, deterministic.
+
+    Examples:
+        An own misfit, the sum of absolute differences:
+
+        >>> import torch
+        >>> from invdiff.fwi.misfit import Misfit
+        >>> class L1(Misfit):
+        ...     def __call__(self, predicted, observed):
+        ...         return (predicted - observed).abs().sum((-2, -1))
+        >>> L1()(torch.ones(2, 3, 4), torch.zeros(2, 3, 4))  # 2 shots, 3 receivers, 4 samples
+        tensor([12., 12.])
+    """
 
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
-        """Misfit of each shot, summed over its receivers.
+        """The misfit of each shot, summed over its receivers.
 
         Args:
-            predicted: real, ``(..., receiver, time)``; differentiated with respect to.
-            observed: real, of the same dtype; leading dims may broadcast.
+            predicted: Predicted traces, real, ``(..., receiver, time)``; the misfit is
+                differentiated with respect to them.
+            observed: Observed traces of the same dtype and units; leading dims may broadcast.
 
         Returns:
-            ``(...)``, one value a shot.
+            One value per shot, ``(...)``.
 
         Raises:
-            ShapeError: receivers or samples that do not match.
-            DTypeError: complex or integer values, or two dtypes.
+            ShapeError: Receivers or samples do not match.
+            DTypeError: Values are complex or integer, or of two dtypes.
         """
         ...
 
     def shots(self, indices: Sequence[int]) -> Self:
-        """The misfit of some of the shots; itself where nothing in it depends on the shot."""
+        """The misfit of some of the shots.
+
+        Args:
+            indices: Indices of the shots.
+
+        Returns:
+            The misfit itself where nothing in it depends on the shot.
+        """
         return self
 
 
 def check_traces(predicted: Tensor, observed: Tensor) -> None:
-    """Predicted and observed are traces of one kind.
+    """Check that predicted and observed are traces of the same shape and dtype.
 
     Raises:
-        ShapeError: receivers or samples that do not match, or leading dims that do not broadcast.
-        DTypeError: complex or integer values, or two dtypes.
+        ShapeError: Receivers or samples do not match, or leading dims do not broadcast.
+        DTypeError: Values are complex or integer, or of two dtypes.
     """
     shapes = tuple(predicted.shape), tuple(observed.shape)
     leading = zip(reversed(shapes[0][:-2]), reversed(shapes[1][:-2]), strict=False)
@@ -53,22 +73,22 @@ def check_traces(predicted: Tensor, observed: Tensor) -> None:
             "predicted and observed traces do not match",
             got=f"shapes {shapes[0]} and {shapes[1]}",
             expected="the same (..., receiver, time)",
-            hint="Give both on the survey's receivers and samples.",
+            hint="Give both on the receivers and samples of the survey.",
         )
     if not predicted.is_floating_point() or predicted.dtype != observed.dtype:
         raise DTypeError(
-            "traces of the wrong kind",
+            "the traces are not of one real floating dtype",
             got=f"{predicted.dtype} predicted, {observed.dtype} observed",
-            expected="one real floating dtype",
+            expected="float32 or float64, the same for both",
             hint="Convert the observed traces to the dtype of the operator's range.",
         )
 
 
 def check_positive(value: float, name: str) -> None:
-    """A finite number above zero.
+    """Check that a number is finite and positive.
 
     Raises:
-        InputError: it is not.
+        InputError: It is not.
     """
     if not 0 < value < math.inf:
-        raise InputError(f"{name} out of range", got=value, expected="finite, > 0")
+        raise InputError(f"{name} is out of range", got=value, expected="finite, > 0")

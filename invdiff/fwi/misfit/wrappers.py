@@ -1,4 +1,4 @@
-"""Misfits of traces that were weighted or filtered first; they wrap any misfit and each other."""
+"""Misfits of traces that are weighted or filtered first; they wrap any misfit and each other."""
 
 from __future__ import annotations
 
@@ -20,13 +20,22 @@ class Masked(Misfit):
     """A misfit of weighted traces, ``misfit(w p, w d)``: mutes, dead traces, windows, tapers.
 
     Args:
-        misfit: of the weighted traces.
-        weights: broadcastable to ``(shot, receiver, time)``, such as ``(shot, receiver, 1)`` or
-            ``(receiver, 1)``; with three axes the first is that of the shots. 0 leaves out.
+        misfit: The misfit of the weighted traces.
+        weights: The weights ``w``, broadcastable to ``(shot, receiver, time)``, such as
+            ``(shot, receiver, 1)`` or ``(receiver, 1)``; with three axes the first is that of the
+            shots. A weight of 0 leaves a sample out.
 
     Raises:
-        NonFiniteError: NaN or Inf in the weights.
-        ShapeError: more than three axes.
+        NonFiniteError: The weights hold NaN or Inf.
+        ShapeError: The weights have more than three axes.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.fwi.misfit import L2, Masked
+        >>> predicted, observed = torch.ones(2, 3, 4), torch.zeros(2, 3, 4)  # shot, receiver, time
+        >>> weights = torch.tensor([1.0, 1.0, 0.0])[:, None]  # without the third receiver
+        >>> Masked(L2(), weights)(predicted, observed)
+        tensor([4., 4.])
     """
 
     misfit: Misfit
@@ -35,7 +44,7 @@ class Masked(Misfit):
     def __post_init__(self) -> None:
         if self.weights.ndim > 3:
             raise ShapeError(
-                "weights with too many axes",
+                "the weights have too many axes",
                 got=tuple(self.weights.shape),
                 expected="broadcastable to (shot, receiver, time)",
             )
@@ -43,10 +52,10 @@ class Masked(Misfit):
             raise NonFiniteError("the weights hold NaN or Inf", expected="finite weights")
 
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
-        """``(...)``, in units of the wrapped misfit.
+        """The misfit of each shot, ``(...)``, in units of the wrapped misfit.
 
         Raises:
-            ShapeError: weights that do not fit the traces; others as the wrapped misfit.
+            ShapeError: The weights do not fit the traces; others as the wrapped misfit.
         """
         check_traces(predicted, observed)
         weights = self.weights.to(predicted)
@@ -54,15 +63,15 @@ class Masked(Misfit):
         pairs = zip(reversed(weights.shape), reversed(shape), strict=False)
         if weights.ndim > len(shape) or any(w not in (1, n) for w, n in pairs):
             raise ShapeError(
-                "weights do not fit the traces",
+                "the weights do not fit the traces",
                 got=f"weights {tuple(weights.shape)}, traces {shape}",
                 expected="broadcastable to (shot, receiver, time)",
-                hint="For some of the shots take misfit.shots(indices).",
+                hint="For some of the shots use misfit.shots(indices).",
             )
         return self.misfit(weights * predicted, weights * observed)
 
     def shots(self, indices: Sequence[int]) -> Self:
-        """With the weights of those shots."""
+        """The misfit of some of the shots, with their weights."""
         has_shots = self.weights.ndim == 3 and self.weights.shape[0] > 1
         weights = self.weights[list(indices)] if has_shots else self.weights
         return replace(self, misfit=self.misfit.shots(indices), weights=weights)
@@ -70,23 +79,33 @@ class Masked(Misfit):
 
 @dataclass(frozen=True)
 class Filtered(Misfit):
-    """A misfit in a frequency band: the same zero-phase filter on both (see :func:`lowpass`).
+    """A misfit in a frequency band: both traces pass the same zero-phase filter (:func:`bandpass`).
 
-    Filtering traces is filtering the wavelet: the medium is linear. Frequency continuation starts
-    with a low ``frequency``, whose half period holds the errors of the starting model, and goes up.
+    Filtering traces is filtering the wavelet, since the medium is linear. Frequency continuation
+    starts with a low ``frequency``, whose half period exceeds the errors in time of the starting
+    model, and goes up. Cost: two FFTs of twice the samples per trace and filter.
 
     Args:
-        misfit: of the filtered traces.
-        frequency: upper corner in Hz, where the amplitude is halved.
-        dt: sampling interval in s.
-        low: lower corner in Hz; 0 for none.
-        order: of the Butterworth filters.
+        misfit: The misfit of the filtered traces.
+        frequency: The upper corner in Hz, where the amplitude is halved.
+        dt: The sampling interval in s.
+        low: The lower corner in Hz; 0 for none.
+        order: The order of the Butterworth filters.
 
     Raises:
-        InputError: a band that the sampling cannot hold.
+        InputError: The sampling cannot hold the band.
 
     References:
         Bunks, Saleck, Zaleski and Chavent, Geophysics 60, 1995, doi 10.1190/1.1443880.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.fwi.misfit import L2, Filtered
+        >>> t = torch.arange(400) * 0.005
+        >>> fast = torch.sin(2 * torch.pi * 40 * t)[None]  # 40 Hz
+        >>> misfit = Filtered(L2(), frequency=10.0, dt=0.005)
+        >>> bool(misfit(fast, 0 * fast) < 1e-3 * L2()(fast, 0 * fast))
+        True
     """
 
     misfit: Misfit
@@ -99,12 +118,12 @@ class Filtered(Misfit):
         check_band(self.low, self.frequency, dt=self.dt, order=self.order)
 
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
-        """``(...)``, in units of the wrapped misfit."""
+        """The misfit of each shot, ``(...)``, in units of the wrapped misfit."""
         check_traces(predicted, observed)
         return self.misfit(self._band(predicted), self._band(observed))
 
     def shots(self, indices: Sequence[int]) -> Self:
-        """With the wrapped misfit of those shots."""
+        """The misfit of some of the shots, with the wrapped misfit of those."""
         return replace(self, misfit=self.misfit.shots(indices))
 
     def _band(self, traces: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def test_values_without_cases_are_said_to_be_taken_as_independent() -> None:
     members, truth = forecasts(n_cases=1, size=20)
     found = report(members[:, 0], truth[0])
     assert "from 400 values taken as independent of each other" in found.verdict
-    assert "too narrow a band for correlated values" in found.table.attrs["assumes"]
+    assert "the band is too narrow for correlated values" in found.table.attrs["assumes"]
 
 
 def test_correlation_inside_cases_is_no_fault() -> None:
@@ -108,5 +108,5 @@ def test_a_band_that_misses_alone_is_said(side: str, bound: str) -> None:
     missed = table.assign(
         {f"coverage_{bound}": table["level"] + (0.01 if side == "wide" else -0.01)}
     )
-    assert f"can tell, if on the {side} side:" in verdict(missed)
+    assert f"can detect, if on the {side} side:" in verdict(missed)
     assert "side" not in verdict(table)

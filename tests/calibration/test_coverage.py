@@ -53,7 +53,7 @@ def test_ensembles_of_the_wrong_width_are_found_out(spread: float) -> None:
         assert abs(share - level) > 0.04
 
 
-def test_where_says_where_to_judge() -> None:
+def test_where_says_where_to_evaluate() -> None:
     members, truth = ensemble(16)
     good = xr.DataArray(np.arange(N_CASES) % 2 == 0, dims="case")
     spoilt = truth.where(good, 1e6)
@@ -88,7 +88,7 @@ def test_levels_are_probabilities(level: float) -> None:
         coverage(members, truth, (level,))
 
 
-def test_what_cannot_be_judged_is_refused() -> None:
+def test_nothing_to_evaluate_is_refused() -> None:
     members, truth = ensemble(4)
     with pytest.raises(InputError, match="2 members"):
         coverage(members[:1], truth)
@@ -105,7 +105,7 @@ def test_what_cannot_be_judged_is_refused() -> None:
         coverage(members, truth, where=xr.ones_like(truth[:-1], bool))
     with pytest.raises(DTypeError, match="complex"):
         coverage(members, truth * 1j)
-    with pytest.raises(InputError, match="nowhere"):
+    with pytest.raises(InputError, match="nothing to evaluate"):
         coverage(members, truth, where=xr.zeros_like(truth, bool))
 
 

@@ -33,14 +33,14 @@ MEMBERS, TRUTH = forecasts(n=8, n_cases=40, size=3)
 HOLED = TRUTH.copy()
 HOLED[3, 0, 0] = np.nan
 
-Judge = Callable[[xr.DataArray, xr.DataArray], xr.Dataset | xr.DataArray]
+Method = Callable[[xr.DataArray, xr.DataArray], xr.Dataset | xr.DataArray]
 
 
 def mean(x: xr.DataArray) -> xr.DataArray:
     return x.mean(("y", "x"))
 
 
-JUDGES: dict[str, Judge] = {
+METHODS: dict[str, Method] = {
     "coverage": coverage,
     "coverage_curve": lambda m, t: coverage_curve(m, t, dim_independent="case"),
     "rank_histogram": lambda m, t: rank_histogram(m, t, dim_independent="case"),
@@ -53,7 +53,7 @@ JUDGES: dict[str, Judge] = {
     "hpd_coverage": hpd_coverage,
     "report": lambda m, t: report(m, t, dim_independent="case").table,
 }
-TRUTHS = [name for name in JUDGES if name != "pqmass"]
+TRUTHS = [name for name in METHODS if name != "pqmass"]
 MASKED: dict[str, Callable[[xr.DataArray, xr.DataArray, xr.DataArray], xr.Dataset]] = {
     "coverage_curve": lambda m, t, w: coverage_curve(m, t, dim_independent="case", where=w),
     "rank_histogram": lambda m, t, w: rank_histogram(m, t, dim_independent="case", where=w),
@@ -65,11 +65,11 @@ MASKED: dict[str, Callable[[xr.DataArray, xr.DataArray, xr.DataArray], xr.Datase
 
 
 @pytest.mark.parametrize("chunks", [{"realization": 3}, {"realization": 3, "case": 7, "x": 2}])
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", METHODS)
 def test_chunks_change_nothing(name: str, chunks: dict[str, int]) -> None:
     truth = TRUTH.chunk({dim: n for dim, n in chunks.items() if dim != "realization"})
     xr.testing.assert_allclose(
-        JUDGES[name](MEMBERS.chunk(chunks), truth), JUDGES[name](MEMBERS, TRUTH), rtol=1e-12
+        METHODS[name](MEMBERS.chunk(chunks), truth), METHODS[name](MEMBERS, TRUTH), rtol=1e-12
     )
 
 
@@ -85,17 +85,17 @@ def test_fields_stay_lazy(function: Callable[..., xr.DataArray]) -> None:
 @pytest.mark.parametrize("name", TRUTHS)
 def test_the_order_of_dims_is_free(name: str) -> None:
     turned = MEMBERS.transpose("x", "case", "realization", "y"), TRUTH.transpose("y", "x", "case")
-    xr.testing.assert_allclose(JUDGES[name](*turned), JUDGES[name](MEMBERS, TRUTH))
+    xr.testing.assert_allclose(METHODS[name](*turned), METHODS[name](MEMBERS, TRUTH))
 
 
 @pytest.mark.parametrize("is_inf", [False, True])
-@pytest.mark.parametrize("name", JUDGES)
+@pytest.mark.parametrize("name", METHODS)
 def test_holes_are_refused(name: str, is_inf: bool) -> None:
     hole = np.inf if is_inf else np.nan
     spoilt = MEMBERS.copy()
     spoilt[2, 5, 1, 1] = hole
     with pytest.raises(NonFiniteError):
-        JUDGES[name](spoilt, TRUTH)
+        METHODS[name](spoilt, TRUTH)
 
 
 @pytest.mark.parametrize("name", MASKED)
@@ -109,7 +109,7 @@ def test_holes_may_be_left_out(name: str) -> None:
     assert not found.equals(MASKED[name](MEMBERS, TRUTH, is_there | True))
 
 
-def test_pit_tells_of_holes() -> None:
+def test_pit_is_nan_where_a_value_is_not_finite() -> None:
     for function in (pit, ranks):
         xr.testing.assert_equal(function(MEMBERS, HOLED).isnull(), HOLED.isnull())
         assert function(MEMBERS, TRUTH).notnull().all()
@@ -117,23 +117,23 @@ def test_pit_tells_of_holes() -> None:
 
 @pytest.mark.parametrize("name", TRUTHS)
 def test_what_does_not_match_is_refused(name: str) -> None:
-    judge = JUDGES[name]
+    method = METHODS[name]
     with pytest.raises(ShapeError):
-        judge(MEMBERS, TRUTH.rename(x="z"))
+        method(MEMBERS, TRUTH.rename(x="z"))
     with pytest.raises(ShapeError):
-        judge(MEMBERS, TRUTH[:, :2])
+        method(MEMBERS, TRUTH[:, :2])
     with pytest.raises(ShapeError):
-        judge(MEMBERS.rename(realization="member"), TRUTH)
+        method(MEMBERS.rename(realization="member"), TRUTH)
     with pytest.raises(DTypeError):
-        judge(MEMBERS, TRUTH + 0j)
+        method(MEMBERS, TRUTH + 0j)
 
 
 def test_the_independent_dimension_must_be_there() -> None:
-    for judge in (coverage_curve, rank_histogram, spread_skill, report):
+    for method in (coverage_curve, rank_histogram, spread_skill, report):
         with pytest.raises(ShapeError, match="dim_independent='time'"):
-            judge(MEMBERS, TRUTH, dim_independent="time")
+            method(MEMBERS, TRUTH, dim_independent="time")
         with pytest.raises(InputError, match="1 "):
-            judge(MEMBERS[:, :1], TRUTH[:1], dim_independent="case")
+            method(MEMBERS[:, :1], TRUTH[:1], dim_independent="case")
     with pytest.raises(ShapeError, match="dim_independent="):
         tarp(MEMBERS, TRUTH, dim_independent="time")
     with pytest.raises(ShapeError, match="dim_independent="):
@@ -159,7 +159,7 @@ def test_numbers_out_of_range_are_refused() -> None:
         binomial_interval(0.5, 10, 1.0)
     with pytest.raises(InputError, match="confidence"):
         pit_ecdf(mean(pit(MEMBERS, TRUTH)), confidence=0.0)
-    with pytest.raises(InputError, match="nowhere"):
+    with pytest.raises(InputError, match="nothing to evaluate"):
         report(MEMBERS, TRUTH, where=xr.zeros_like(TRUTH, dtype=bool))
     with pytest.raises(DTypeError, match="bool"):
         coverage(MEMBERS, TRUTH, where=xr.ones_like(TRUTH))
@@ -186,7 +186,7 @@ def test_statistics_are_one_real_number_a_case() -> None:
         sbc(MEMBERS, TRUTH, {"row": lambda x: x.mean("x")})
     with pytest.raises(DTypeError, match="'mean' is complex"):
         sbc(MEMBERS + 0j, TRUTH + 0j, {"mean": mean})
-    with pytest.raises(DTypeError, match="log density"):
+    with pytest.raises(DTypeError, match="log densities are complex"):
         hpd_coverage(MEMBERS + 0j, TRUTH + 0j)
 
 

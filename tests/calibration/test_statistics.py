@@ -167,7 +167,7 @@ def test_pqmass_counts_as_a_contingency_table() -> None:
 
 
 @pytest.mark.parametrize("is_complex", [False, True])
-def test_pqmass_tells_ensembles_apart(is_complex: bool) -> None:
+def test_pqmass_separates_ensembles(is_complex: bool) -> None:
     right = [forecasts(n=80, n_cases=1, size=2, is_complex=is_complex, seed=0)[0]]
     members = right[0]
     centre = members.mean("realization")
@@ -204,7 +204,7 @@ def test_spread_and_skill_allow_for_few_members(n: int, is_complex: bool) -> Non
     np.testing.assert_allclose(found["ratio"], found["spread"] / found["skill"])
 
 
-def test_spread_tells_where_the_error_is() -> None:
+def test_the_curve_shows_where_the_error_is() -> None:
     curve = spread_skill_curve(*forecasts(n=64, n_cases=400, size=4), n_bins=5)
     assert curve["count"].sum() == 400 * 16
     np.testing.assert_allclose(curve["skill"], curve["spread"], rtol=0.1)

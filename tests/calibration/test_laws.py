@@ -1,4 +1,4 @@
-"""Every statistic tells right ensembles from wrong ones; p-values are uniform for right ones."""
+"""Each statistic separates right ensembles from wrong ones; p-values of right ones are uniform."""
 
 from collections.abc import Callable
 
