@@ -38,6 +38,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.covariance import Covariance, SpectralCovariance
 from invdiff.errors import InputError
 from invdiff.fwi.classic import LBFGS
@@ -88,10 +89,11 @@ class AnnealedMode:
     needs_prior = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 < self.lowest <= self.highest:
-            raise InputError(
-                "noise levels do not fall", got=self, expected="steps >= 1, 0 < lowest <= highest"
-            )
+        for name in ("steps", "memory", "max_iterations"):
+            object.__setattr__(self, name, as_integer(name, getattr(self, name), least=1))
+        if not 0 < self.lowest <= self.highest:
+            raise InputError("noise levels do not fall", got=self, expected="0 < lowest <= highest")
+        _check_levels_of_bands(self.bands)
 
     @classmethod
     def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
@@ -264,6 +266,22 @@ class AnnealedPosterior(AnnealedMode):
 
     def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:
         return setting.noise(grid, setting.members, step, stream=stream).to(setting.start)
+
+
+def _check_levels_of_bands(bands: tuple[tuple[float, float], ...]) -> None:
+    """Refuse bands that are not pairs of falling levels and rising frequencies."""
+    is_pairs = all(isinstance(band, tuple | list) and len(band) == 2 for band in bands)
+    if is_pairs:
+        levels, frequencies = ([band[i] for band in bands] for i in (0, 1))
+        if levels == sorted(levels, reverse=True) and frequencies == sorted(frequencies):
+            return
+    raise InputError(
+        "bands of noise levels are not pairs",
+        got=f"bands={bands!r}",
+        expected="((level in m/s, frequency in Hz), ...), levels that fall, frequencies that rise",
+        hint="Bands of the fit that comes first are plain frequencies:"
+        " fit=LBFGS(bands=(6.0, 10.0)), or AnnealedPosterior.within(100, bands=(6.0, 10.0)).",
+    )
 
 
 class _Quadratic(NamedTuple):

@@ -2,11 +2,30 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
+
+from invdiff.errors import InputError
 from invdiff.fwi.objective import Objective
 
-__all__ = ["band_at", "in_band"]
+__all__ = ["band_at", "check_bands", "in_band"]
+
+
+def check_bands(bands: Sequence[float]) -> None:
+    """Refuse bands that are not rising frequencies.
+
+    Raises:
+        InputError: something else.
+    """
+    is_numbers = all(isinstance(f, int | float | np.number) for f in bands)
+    if not is_numbers or list(bands) != sorted(bands) or not all(0 < f < math.inf for f in bands):
+        raise InputError(
+            "bands are not frequencies that rise",
+            got=f"bands={bands!r}",
+            expected="positive numbers in Hz, the lowest first, such as (5.0, 8.0)",
+        )
 
 
 def band_at(bands: Sequence[float], share: float) -> float | None:

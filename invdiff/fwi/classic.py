@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff.errors import InputError
-from invdiff.fwi.bands import band_at, in_band
+from invdiff.arguments import as_integer
+from invdiff.fwi.bands import band_at, check_bands, in_band
 from invdiff.fwi.method import Setting, without_data
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.shots import AllShots, Shots
@@ -64,10 +64,8 @@ class _Descent(ABC):
     needs_prior = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or list(self.bands) != sorted(self.bands):
-            raise InputError(
-                "not a descent", got=self, expected="steps >= 1 and frequencies that rise"
-            )
+        object.__setattr__(self, "steps", as_integer("steps", self.steps, least=1))
+        check_bands(self.bands)
 
     @abstractmethod
     def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:
@@ -141,6 +139,10 @@ class LBFGS(_Descent):
     """
 
     memory: int = 10
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "memory", as_integer("memory", self.memory, least=1))
 
     def cost(self, setting: Setting, state: InversionState) -> int:
         """One evaluation, two where that at the present model is not known."""

@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError
-from invdiff.fwi.bands import in_band
+from invdiff.fwi.bands import check_bands, in_band
 from invdiff.fwi.method import Setting, noised, without_data
 from invdiff.fwi.shots import AllShots, Shots
 from invdiff.fwi.state import InversionState
@@ -61,11 +62,13 @@ class REDDiffusion:
     needs_prior = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not (self.weight >= 0 < self.rate and 0 < self.lowest < self.highest):
+        object.__setattr__(self, "steps", as_integer("steps", self.steps, least=1))
+        check_bands(self.bands)
+        if not (self.weight >= 0 < self.rate and 0 < self.lowest < self.highest):
             raise InputError(
                 "not a run of RED-diffusion",
                 got=self,
-                expected="steps >= 1, weight >= 0, rate > 0, 0 < lowest < highest",
+                expected="weight >= 0, rate > 0, 0 < lowest < highest",
             )
 
     def init(self, setting: Setting) -> InversionState:

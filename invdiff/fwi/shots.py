@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from invdiff.errors import InputError
+from invdiff.arguments import as_integer
 from invdiff.fwi.objective import Objective
 
 __all__ = ["AllShots", "Encoded", "Minibatch", "Shots"]
@@ -55,15 +55,15 @@ class _Drawn:
         keep: steps before another choice.
 
     Raises:
-        InputError: none of them.
+        InputError: numbers that are not integers, or less than one.
     """
 
     n: int
     keep: int = 5
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.keep < 1:
-            raise InputError("no shots to choose", got=self, expected="n >= 1 and keep >= 1")
+        for name in ("n", "keep"):
+            object.__setattr__(self, name, as_integer(name, getattr(self, name), least=1))
 
     def is_new(self, step: int) -> bool:
         """Every ``keep`` steps."""

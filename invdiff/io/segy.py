@@ -231,9 +231,7 @@ def _opened(path: Path, segyio: ModuleType) -> Any:
         code = raw.read(2)
     is_little = int.from_bytes(code, "big") > 255 and 0 < int.from_bytes(code, "little") < 256
     try:
-        return segyio.open(
-            path, ignore_geometry=True, endian="little" if is_little else "big"
-        )
+        return segyio.open(path, ignore_geometry=True, endian="little" if is_little else "big")
     except (OSError, RuntimeError, ValueError, IndexError) as error:
         raise InputError(
             f"{path} cannot be read as SEG-Y",
@@ -476,7 +474,9 @@ def _check_writable(traces: Traces, path: Path, overwrite: bool) -> None:
     if abs(traces.delay) > _INT16:
         raise InputError("the recording delay is too long for SEG-Y", got=f"{traces.delay} ms")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write into {path.parent}", hint="Make the folder, or choose another one.")
+        raise InputError(
+            f"cannot write into {path.parent}", hint="Make the folder, or choose another one."
+        )
     if path.exists() and (path.is_dir() or not overwrite):
         raise OutputExistsError(
             f"output {path} exists",

@@ -72,9 +72,9 @@ def survey_dataset(
         ShapeError: arrays that do not fit together.
         NoiseLevelError: a noise_std that is not positive, or without pressure.
     """
-    given = {name: np.asarray(values) for name, values in arrays.items()}
+    given = {name: _native(values) for name, values in arrays.items()}
     if pressure is not None:
-        given["pressure"] = np.asarray(pressure)
+        given["pressure"] = _native(pressure)
     unknown = sorted(set(given) - set(_DIMS))
     if unknown:
         raise InputError(
@@ -122,7 +122,7 @@ def survey_arrays(dataset: xr.Dataset) -> dict[str, Array]:
         if moving and name in ("receiver_z", "receiver_x") and "shot" not in array.dims:
             array = array.expand_dims(shot=dataset.sizes["shot"])
         order = [dim for dim in ("shot", "receiver", "time") if dim in array.dims]
-        arrays[name] = np.asarray(array.transpose(*order).values)
+        arrays[name] = _native(array.transpose(*order).values)
     return arrays
 
 
@@ -279,6 +279,12 @@ def write_segy(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = False
         float(dataset.attrs.get("line_y", 0.0)),
     )
     write_traces(traces, Path(path), overwrite=overwrite)
+
+
+def _native(values: ArrayLike) -> Array:
+    """An array of this machine's byte order."""
+    array = np.asarray(values)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _attrs(name: str) -> dict[str, Any]:

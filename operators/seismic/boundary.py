@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError
 
 __all__ = ["Boundary"]
@@ -44,7 +45,9 @@ class Boundary:
     reflection: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.n_absorbing < 1 or not 0 < self.reflection < 1:
+        n = as_integer("n_absorbing", self.n_absorbing)
+        object.__setattr__(self, "n_absorbing", n)
+        if n < 1 or not 0 < self.reflection < 1:
             raise InputError(
                 "not an absorbing layer",
                 got=self,

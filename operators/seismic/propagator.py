@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError, ShapeError, UnsupportedError
 from invdiff.grid import Grid, check_finite
 from invdiff.operators.seismic.boundary import Boundary
@@ -125,6 +126,11 @@ class Devito:
     snapshot: int | None = None
     substeps: int | None = None
     workers: Workers = field(default_factory=Threads)
+
+    def __post_init__(self) -> None:
+        for name in ("space_order", "snapshot", "substeps"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_integer(name, getattr(self, name)))
 
     def propagator(self, setting: Setting) -> DevitoPropagator:
         """Nothing is compiled before the first solve."""

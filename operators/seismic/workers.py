@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from invdiff.arguments import as_integer
 from invdiff.operators.seismic.environment import check_threads
 
 __all__ = ["Cluster", "Job", "Threads", "Workers"]
@@ -46,6 +47,7 @@ class Threads:
     n: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "n", as_integer("n", self.n))
         check_threads(self.n)
 
     def run(

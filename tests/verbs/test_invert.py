@@ -29,7 +29,7 @@ from invdiff.grid import Grid
 from invdiff.noise import NoiseField
 from invdiff.priors import hub
 from invdiff.terms import Penalty
-from invdiff.verbs.invert import invert
+from invdiff.verbs import invert
 from tests.support.closed_form import normal
 from tests.support.linear_waves import LinearWaves, WavesProblem, random_waves, waves_problem
 from tests.support.seismic_cases import acoustic, domain, line

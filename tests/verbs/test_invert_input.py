@@ -21,7 +21,7 @@ from invdiff.fwi import (
 )
 from invdiff.grid import Grid
 from invdiff.priors.gaussian import GaussianPrior
-from invdiff.verbs.invert import invert
+from invdiff.verbs import invert
 from tests.support.closed_form import gaussian_prior
 from tests.support.linear_waves import waves_problem
 
