@@ -135,16 +135,39 @@ class AnnealedMode:
         x, n_solves = starts, 0
         if self.fit is not None:
             alone = setting._replace(start=starts, members=range(len(starts)))
-            # Line searches may take more than a solve a step: they leave the levels theirs.
-            levels = (self.steps + 2) * setting.objective.n_shots
-            budget = max(setting.max_solves - levels, setting.max_solves // 2)
-            *_, last = descend(self.fit, alone, max_solves=budget)
+            *_, last = descend(self.fit, alone, max_solves=self._budget_of_fit(setting))
             x, n_solves = last.x, last.solves
             if isinstance(self.fit, AnnealedMode):
                 return x, *_recall(last.memory)[2:], n_solves
         curvature = Curvature.start(setting.objective.hessian(x, setting.noise), x)
         damping = torch.full((len(x),), self.damping, dtype=torch.float64)
         return x, curvature, damping, n_solves + setting.objective.n_shots
+
+    def _budget_of_fit(self, setting: Setting) -> int:
+        """Solves per member that the fit may take, so that the levels keep theirs.
+
+        Raises:
+            InputError: the budget does not pay for the fit, the start and a level.
+        """
+        assert self.fit is not None
+        n_shots, whole = setting.objective.n_shots, setting.max_solves
+        least = self.least(n_shots)
+        if whole < least:
+            raise InputError(
+                "the budget does not pay for the start and a step",
+                got=f"max_solves={whole}",
+                expected=f"at least {least} for {n_shots} shots, and many times that for a result",
+            )
+        # Line searches may take more than one solve per shot and step.
+        share = max(whole - (self.steps + 2) * n_shots, whole // 2, self.fit.least(n_shots))
+        return min(share, whole - least + self.fit.least(n_shots))
+
+    def least(self, n_shots: int) -> int:
+        """Fewest solves per member of the fit, the start and one level."""
+        fit = 0 if self.fit is None else self.fit.least(n_shots)
+        # The curvature of another annealing is taken over.
+        hessian = 0 if isinstance(self.fit, AnnealedMode) else n_shots
+        return fit + hessian + 2 * self.shots.count(n_shots)
 
     def cost(self, setting: Setting, state: InversionState) -> int:
         """One evaluation, two where the objective changes."""

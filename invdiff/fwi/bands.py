@@ -10,7 +10,7 @@ import numpy as np
 from invdiff.errors import InputError
 from invdiff.fwi.objective import Objective
 
-__all__ = ["band_at", "check_bands", "in_band"]
+__all__ = ["band_at", "check_bands", "first_band", "in_band"]
 
 
 def check_bands(bands: Sequence[float]) -> None:
@@ -26,6 +26,22 @@ def check_bands(bands: Sequence[float]) -> None:
             got=f"bands={bands!r}",
             expected="positive numbers in Hz, the lowest first, such as (5.0, 8.0)",
         )
+
+
+def first_band(method: object) -> float | None:
+    """Frequency in Hz below which a method inverts the data first; None for data as they are.
+
+    Args:
+        method: with ``bands``, or with a ``fit`` that comes first and has them.
+    """
+    fit = getattr(method, "fit", None)
+    if fit is not None:
+        return first_band(fit)
+    bands = getattr(method, "bands", ())
+    if not bands:
+        return None
+    first = bands[0]  # of annealing: (noise level, frequency)
+    return float(first[1] if isinstance(first, tuple) else first)
 
 
 def band_at(bands: Sequence[float], share: float) -> float | None:

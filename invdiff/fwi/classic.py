@@ -149,8 +149,12 @@ class LBFGS(_Descent):
         is_known = state.step > 0 and not self._is_new_objective(state.step)
         return (1 if is_known else 2) * super().cost(setting, state)
 
+    def least(self, n_shots: int) -> int:
+        """Fewest solves per member of the start and one step."""
+        return 3 * self.shots.count(n_shots)
+
     def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:
-        """One iteration a step."""
+        """One iteration per step."""
         # By default torch allows max_iter 5 // 4 evaluations: with one iteration, no line search.
         return torch.optim.LBFGS(
             [theta], max_iter=1, max_eval=min(n_trials, _MAX_TRIALS), history_size=self.memory,

@@ -391,6 +391,8 @@ def _check_wavelet(wavelet: Floats, n_shots: int) -> None:
 
 def _check_origin(positions: Floats, axes: Sequence[Floats]) -> None:
     """Refuse positions that all lie outside a model on which they would fit: UTM, elevations."""
+    if _looks_like_km(positions, axes):
+        return
     for dim, place, axis in zip("zx", positions.T, axes, strict=True):
         low, high, extent = axis.min(), axis.max(), np.ptp(axis)
         is_outside = (place < low - 5e-4) | (place > high + 5e-4)
@@ -408,6 +410,12 @@ def _check_origin(positions: Floats, axes: Sequence[Floats]) -> None:
             )
 
 
+def _looks_like_km(positions: Floats, axes: Sequence[Floats]) -> bool:
+    """Whether positions in m are spread far wider than the axes of the model."""
+    extent = np.array([np.ptp(axis) for axis in axes])
+    return bool((np.ptp(positions, axis=0) > 100 * extent).any())
+
+
 def _check_inside(name: str, positions: Floats, axes: Sequence[Floats]) -> None:
     low, high = np.array([axis.min() for axis in axes]), np.array([axis.max() for axis in axes])
     # Positions are rounded to a mm in files; half of that is not outside.
@@ -421,7 +429,7 @@ def _check_inside(name: str, positions: Floats, axes: Sequence[Floats]) -> None:
             got=f"{where} at z = {z:g} m, x = {x:g} m",
             expected=f"z from {low[0]:g} to {high[0]:g} m, x from {low[1]:g} to {high[1]:g} m",
             hint="The coordinates of the model look like km: multiply them by 1000."
-            if (np.ptp(positions.reshape(-1, 2), axis=0) > 100 * (high - low)).any()
+            if _looks_like_km(positions.reshape(-1, 2), axes)
             else "Positions are (z, x) in m. Extend the model, or leave them out of the survey.",
         )
 

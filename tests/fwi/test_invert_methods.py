@@ -297,3 +297,23 @@ def test_bands_are_frequencies_that_rise(method, bands: tuple[object, ...]) -> N
 def test_bands_of_levels_are_pairs(bands: tuple[object, ...]) -> None:
     with pytest.raises(InputError, match=r"not pairs.*fit=LBFGS\(bands=\(6.0, 10.0\)\)"):
         AnnealedMode(bands=bands)
+
+
+# ---------------------------------------------------------------- budgets
+
+
+@pytest.mark.parametrize(
+    "method",
+    [AnnealedPosterior(), AnnealedMode(), AnnealedPosterior.within(5), AnnealedMode(fit=None)],
+    ids=["posterior", "mode", "within", "no fit"],
+)
+def test_a_budget_too_small_is_told_by_the_number_that_was_given(
+    waves: WavesProblem, method: AnnealedMode
+) -> None:
+    least = method.least(N_SHOTS)
+    with pytest.raises(InputError, match=f"max_solves={least - 1}; expected at least {least}"):
+        run(waves, method, realizations=1, max_solves=least - 1)
+    for budget in range(least, 2 * least, 2):
+        result = run(waves, method, realizations=1, max_solves=budget)
+        assert result.solves[-1] <= budget
+        assert result.attrs["invdiff_iterations"] >= 1
