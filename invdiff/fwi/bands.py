@@ -1,4 +1,4 @@
-"""Frequency continuation: low frequencies first, whose half period holds the errors of a start."""
+"""Frequency continuation: low frequencies first, whose half period exceeds the start's errors."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def first_band(method: object) -> float | None:
 
 
 def band_at(bands: Sequence[float], share: float) -> float | None:
-    """Frequency of a share of the run, which all bands and the data as they are divide evenly."""
+    """Frequency in Hz at a share of the run; bands and, last, all frequencies have equal shares."""
     stage = int(share * (len(bands) + 1))
     return bands[stage] if stage < len(bands) else None
 
 
 def in_band(objective: Objective, bands: Sequence[float], share: float) -> Objective:
-    """The objective of data low-passed at that frequency."""
+    """The objective of data low-passed at the frequency of :func:`band_at`."""
     frequency = band_at(bands, share)
     return objective if frequency is None else objective.below(frequency)

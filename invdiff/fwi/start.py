@@ -99,7 +99,7 @@ def amplitude_factor(predicted: Tensor, observed: Tensor, noise: Tensor) -> floa
         None where nothing is predicted or observed.
 
     >>> wave = torch.sin(torch.linspace(0, 20, 200))
-    >>> amplitude_factor(wave, -3 * wave, torch.zeros(200))
+    >>> round(amplitude_factor(wave, -3 * wave, torch.zeros(200)), 4)
     -3.0
     """
     energy = [float(traces.double().square().sum()) for traces in (predicted, observed, noise)]

@@ -1,4 +1,4 @@
-"""Survey: where the shots and receivers stand, what the source emits, and when it is recorded."""
+"""Acquisition: positions of sources and receivers, the wavelet, and the time axis."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _POSITIONS = ("source_z", "source_x", "receiver_z", "receiver_x")
 class Survey:
     """Acquisition of a 2-D line, in SI units; positions are ``(z, x)``, z downwards.
 
-    Arrays are copied to read-only float64. Surveys are equal when their contents are.
+    Shot ``s`` emits ``wavelet`` at ``sources[s]`` and is recorded at its receivers from time zero
+    on, as many samples as the wavelet has: data are ``(shot, receiver, time)``. Arrays of any
+    floating or integer dtype and byte order are copied to read-only float64. Surveys are equal when
+    their contents are.
 
     Args:
         sources: ``(n_shots, 2)``, m.
@@ -45,6 +48,14 @@ class Survey:
         ShapeError: arrays of other shapes.
         DTypeError: values that are not real numbers.
         NonFiniteError: NaN or Inf.
+
+    >>> x = np.arange(0.0, 500.0, 100.0)
+    >>> receivers = np.stack([np.full_like(x, 10.0), x], axis=1)
+    >>> survey = Survey([(10.0, 250.0)], receivers, ricker(15.0, 2e-3, 200), 2e-3)
+    >>> survey
+    Survey(n_shots=1, n_receivers=5, n_samples=200, dt=0.002)
+    >>> survey.duration
+    0.398
     """
 
     sources: Floats
@@ -61,7 +72,7 @@ class Survey:
 
     @property
     def n_shots(self) -> int:
-        """Number of shots."""
+        """Number of shots, one source each."""
         return len(self.sources)
 
     @property
@@ -76,12 +87,12 @@ class Survey:
 
     @property
     def duration(self) -> float:
-        """Time of the last sample, s."""
+        """Time of the last sample in s; the first is at zero."""
         return (self.n_samples - 1) * self.dt
 
     @property
     def time(self) -> Floats:
-        """``(n_samples,)``, s, from zero."""
+        """Times of the samples ``(n_samples,)`` in s, from zero."""
         return np.arange(self.n_samples, dtype=np.float64) * self.dt
 
     @property
@@ -107,7 +118,7 @@ class Survey:
         index = np.atleast_1d(np.asarray(indices))
         if index.size == 0:
             raise InputError(
-                "empty shots: none is chosen", got="no indices", expected="one or more"
+                "empty shots: none are chosen", got="no indices", expected="one or more"
             )
         if index.dtype.kind not in "iu":
             raise DTypeError(
@@ -250,7 +261,9 @@ class Survey:
 def ricker(
     frequency: float, dt: float, n_samples: int, *, delay: float | None = None
 ) -> NDArray[np.float64]:
-    """Ricker wavelet ``(1 - 2 a) exp(-a)``, ``a = (pi f (t - delay))^2``, ``(n_samples,)``.
+    """Ricker wavelet ``(1 - 2 a) exp(-a)``, ``a = (pi f (t - delay))^2``, of ``(n_samples,)``.
+
+    Its peak is one, at ``delay``. Scale it to the units of the data.
 
     Args:
         frequency: of the peak of its spectrum, Hz.
@@ -263,6 +276,10 @@ def ricker(
 
     References:
         Ricker (1953), The form and laws of propagation of seismic wavelets, Geophysics 18(1)
+
+    >>> wavelet = ricker(10.0, 2e-3, 200)
+    >>> float(wavelet.max()), int(wavelet.argmax())  # 1.5 periods are 0.15 s
+    (1.0, 75)
     """
     dt, n_samples = _time_step(dt), as_integer("n_samples", n_samples, least=1)
     if not 0 < frequency <= 0.2 / dt:  # at 2.5 peak frequencies the spectrum is 3 % of its peak
