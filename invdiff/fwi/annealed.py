@@ -1,32 +1,4 @@
-r"""Posterior draws in clean space, at falling noise levels.
-
-The wave solver sees models, never noisy states. At a level ``sigma`` a member ``x`` is noised and
-denoised, which gives what the prior expects of its surroundings, ``N(m, C)`` with ``m =
-E[x_0|x_t]``, ``C = Cov[x_0|x_t]``. The next ``x`` minimises the randomised objective (randomise,
-then optimise: Bardsley et al. 2014, doi 10.1137/140964023)::
-
-    f(x) / T - e_y . x + |C^(-1/2) (x - m) - e_x|^2 / 2,    e_y ~ N(0, B / T), e_x ~ N(0, I)
-
-for one quasi-Newton step: ``f`` is replaced by its quadratic model with the curvature ``B`` learned
-from all gradients so far, ``C`` is exact, and the quadratic is solved by conjugate gradients, which
-cost no wave solve. So every level takes a single gradient, and nothing learned of ``f`` is lost
-from one level to the next, as it is when an optimiser is started anew at each. ``e_y`` is what
-noise of the data would add to the gradient, drawn from the curvature and not from the operator.
-
-``T = max(1, 2 f / n_data)`` makes the noise as large as the residual while a model cannot explain
-the data: the profile likelihood of an unknown noise level. The first curvature is a Gauss-Newton
-Hessian of stationary correlation, estimated by pulling back white data (`Objective.hessian`).
-
-A classical fit comes first: from the starting model itself, 50 levels were too few. Draws go on
-where an `AnnealedMode` has ended, with the curvature it learned. Members share it and are scattered
-around it by what the prior holds possible there: where the data say little, that keeps them apart.
-
-With linear data and an exact prior the draws are the posterior's (`tests/verbs/test_invert.py`). In
-full waveform inversion what is left is mostly the error of a minimum and not of noise, and what
-spreads know of that is the scatter: `benchmarks/fwi.py` tells how far their intervals hold. Cost:
-the fit; then a forward and an adjoint solve a shot and level, a network pass, and the solve of the
-quadratic.
-"""
+"""Posterior draws and modes in clean space, at falling noise levels."""
 
 from __future__ import annotations
 
@@ -38,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.covariance import Covariance, SpectralCovariance
 from invdiff.errors import InputError
 from invdiff.fwi.classic import LBFGS
@@ -56,7 +29,16 @@ __all__ = ["AnnealedMode", "AnnealedPosterior"]
 
 @dataclass(frozen=True)
 class AnnealedMode:
-    """One best model, close to the posterior's mode: no draws.
+    r"""One best model at falling noise levels, close to the posterior's mode.
+
+    The same as `AnnealedPosterior` with all noise left out: at each level ``sigma`` the model is
+    denoised, which gives the prior's expectation of its surroundings, ``N(m, C)``, and the next
+    model minimises ``f(x) / T + |C^(-1/2) (x - m)|^2 / 2``. Its members are restarts, whose spread
+    is not an uncertainty.
+
+    Cost: the fit, two evaluations (a forward and an adjoint solve per shot each) for the first
+    curvature and misfit, then one evaluation and one pass of the network per level, two evaluations
+    where bands or shots change.
 
     Args:
         steps: number of noise levels.
@@ -65,14 +47,15 @@ class AnnealedMode:
         bands: ``(noise level, frequency)``, falling levels and rising frequencies: data are
             low-passed at the frequency (Hz) until the level is reached.
         shots: which of them a step sees.
-        memory: pairs of which curvature is made.
-        damping: of the first steps; it falls while the quadratic model foretells the misfit.
+        memory: pairs of changes of model and gradient that the curvature is made of.
+        damping: of the first steps; it falls while the quadratic model predicts the misfit.
         max_iterations: of the conjugate gradients.
-        fit: finds a model that explains the data, where the levels begin; members that start alike
+        fit: finds a model that explains the data, where the levels begin; members with equal starts
             share it. None to begin at the start.
 
     Raises:
-        InputError: levels that do not fall.
+        InputError: counts that are not integers >= 1, levels that do not fall, or bands that are
+            not pairs.
     """
 
     steps: int = 50
@@ -88,26 +71,27 @@ class AnnealedMode:
     needs_prior = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not 0 < self.lowest <= self.highest:
-            raise InputError(
-                "noise levels do not fall", got=self, expected="steps >= 1, 0 < lowest <= highest"
-            )
+        for name in ("steps", "memory", "max_iterations"):
+            object.__setattr__(self, name, as_integer(name, getattr(self, name), least=1))
+        if not 0 < self.lowest <= self.highest:
+            raise InputError("noise levels do not fall", got=self, expected="0 < lowest <= highest")
+        _check_levels_of_bands(self.bands)
 
     @classmethod
     def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
-        """With the steps that so many gradients a member pay for, and bands of the fit, Hz."""
+        """With the steps that ``n_gradients`` per member pay for, and bands of the fit, Hz."""
         # The fit's line searches take a few more than its steps.
         fit = LBFGS(steps=max(n_gradients // 2, 1), bands=bands)
         return cls(steps=max(2 * n_gradients // 5, 1), fit=fit)
 
     @property
     def levels(self) -> np.ndarray:
-        """Noise levels, m/s."""
+        """Noise levels of the steps in m/s, falling geometrically."""
         return np.geomspace(self.highest, self.lowest, self.steps)
 
     def init(self, setting: Setting) -> InversionState:
         """The fit, and misfit and curvature there."""
-        # Members that start alike share the fit.
+        # Members with equal starts share the fit.
         starts = setting.start
         starts = starts[:1] if bool((starts == starts[:1]).all()) else starts
         fitted, curvature, damping, n_fit = self._fitted(setting, starts)
@@ -133,16 +117,39 @@ class AnnealedMode:
         x, n_solves = starts, 0
         if self.fit is not None:
             alone = setting._replace(start=starts, members=range(len(starts)))
-            # Line searches may take more than a solve a step: they leave the levels theirs.
-            levels = (self.steps + 2) * setting.objective.n_shots
-            budget = max(setting.max_solves - levels, setting.max_solves // 2)
-            *_, last = descend(self.fit, alone, max_solves=budget)
+            *_, last = descend(self.fit, alone, max_solves=self._budget_of_fit(setting))
             x, n_solves = last.x, last.solves
             if isinstance(self.fit, AnnealedMode):
                 return x, *_recall(last.memory)[2:], n_solves
         curvature = Curvature.start(setting.objective.hessian(x, setting.noise), x)
         damping = torch.full((len(x),), self.damping, dtype=torch.float64)
         return x, curvature, damping, n_solves + setting.objective.n_shots
+
+    def _budget_of_fit(self, setting: Setting) -> int:
+        """Solves per member that the fit may take, so that the levels keep theirs.
+
+        Raises:
+            InputError: the budget does not pay for the fit, the start and a level.
+        """
+        assert self.fit is not None
+        n_shots, whole = setting.objective.n_shots, setting.max_solves
+        least = self.least(n_shots)
+        if whole < least:
+            raise InputError(
+                "the budget does not pay for the start and a step",
+                got=f"max_solves={whole}",
+                expected=f"at least {least} for {n_shots} shots, and many times that for a result",
+            )
+        # Line searches may take more than one solve per shot and step.
+        share = max(whole - (self.steps + 2) * n_shots, whole // 2, self.fit.least(n_shots))
+        return min(share, whole - least + self.fit.least(n_shots))
+
+    def least(self, n_shots: int) -> int:
+        """Fewest solves per member of the fit, the start and one level."""
+        fit = 0 if self.fit is None else self.fit.least(n_shots)
+        # The curvature of another annealing is taken over.
+        hessian = 0 if isinstance(self.fit, AnnealedMode) else n_shots
+        return fit + hessian + 2 * self.shots.count(n_shots)
 
     def cost(self, setting: Setting, state: InversionState) -> int:
         """One evaluation, two where the objective changes."""
@@ -157,16 +164,16 @@ class AnnealedMode:
         f, g, curvature, damping = _recall(state.memory)
         if self._is_new_objective(state.step):
             (f, g), spent = objective(state.x), objective.n_shots
-        heat = (2 * f / objective.n_data).clamp_min(1.0)
-        quadratic = _Quadratic(state.x, g, curvature, damping, heat)
+        temperature = (2 * f / objective.n_data).clamp_min(1.0)
+        quadratic = _Quadratic(state.x, g, curvature, damping, temperature)
         x = self._minimum(setting, state, quadratic).clamp(*objective.bounds)
-        foretold = f + quadratic.change(x)
+        predicted = f + quadratic.change(x)
         f_new, g_new = objective(x)
         spent += objective.n_shots
         curvature = curvature.updated(x - state.x, g_new - g, memory=self.memory)
-        # A model that foretold the misfit badly is taken to be stiffer than it was learned to be.
-        explained = heat * objective.n_data / 2  # f, or what noise alone makes
-        missed = f_new > foretold + 0.25 * (f - foretold).abs() + 0.05 * explained
+        # Where the quadratic predicted the misfit badly, it is made stiffer than it was learned.
+        explained = temperature * objective.n_data / 2  # f, or what noise alone makes
+        missed = f_new > predicted + 0.25 * (f - predicted).abs() + 0.05 * explained
         damping = torch.where(missed, 4 * damping, (0.6 * damping).clamp_min(1.0))
         worse = f_new > f + 0.2 * explained
         keep = per_member(worse, x)
@@ -191,10 +198,10 @@ class AnnealedMode:
 
             e_y = self._noise(setting, prior.grid, state.step, stream=InversionStream.DATA).double()
             # Fresh noise of the data, pulled back by the curvature instead of by the operator.
-            pull = quadratic.curvature.draw(e_y) / per_member(quadratic.heat, e_y).sqrt()
+            pull = quadratic.curvature.draw(e_y) / per_member(quadratic.temperature, e_y).sqrt()
             slope = quadratic.product(state.x - mean) - quadratic.slope + pull.to(e_x)
             target = covariance.coordinates(e_x) + covariance.sqrt_adjoint(slope)
-            # From where the member is: a solve that stops early is then a shorter step, no leap.
+            # From where the member is: a solve that stops early is then a shorter step.
             here = _coordinates(covariance, state.x - mean, self.max_iterations)
             solution = conjugate_gradient(
                 normal, target - normal(here), rtol=1e-3, max_iterations=self.max_iterations
@@ -224,12 +231,52 @@ class AnnealedMode:
 
 @dataclass(frozen=True)
 class AnnealedPosterior(AnnealedMode):
-    """One draw a member.
+    r"""One draw from the posterior per member, at falling noise levels; the default with a prior.
+
+    The wave solver sees models, never noisy states. At a level ``sigma`` a member ``x`` is noised
+    and denoised, which gives what the prior expects of its surroundings, ``N(m, C)`` with ``m =
+    E[x_0|x_t]``, ``C = Cov[x_0|x_t]``. The next ``x`` minimises the randomised objective
+    (randomise, then optimise: Bardsley et al. 2014, doi 10.1137/140964023)::
+
+        f(x) / T - e_y . x + |C^(-1/2) (x - m) - e_x|^2 / 2,    e_y ~ N(0, B / T), e_x ~ N(0, I)
+
+    for one quasi-Newton step: ``f`` is replaced by its quadratic model with the curvature ``B``
+    learned from all gradients so far, ``C`` is exact, and the quadratic is solved by conjugate
+    gradients, which cost no wave solve. So every level takes a single gradient, and nothing learned
+    of ``f`` is lost between levels. ``e_y`` is what noise of the data would add to the gradient,
+    drawn from the curvature and not from the operator. ``T = max(1, 2 f / n_data)`` makes the noise
+    as large as the residual while a model cannot explain the data: the profile likelihood of an
+    unknown noise level. The first curvature is a Gauss-Newton Hessian of stationary correlation,
+    estimated by pulling back white data (`Objective.hessian`).
+
+    An `AnnealedMode`, and before it a classical fit, come first: from the starting model itself, 50
+    levels were too few. Members share what was fitted and are scattered around it by draws of the
+    prior: where the data say little, that keeps them apart.
+
+    Assumptions: independent Gaussian noise of known level, errors of the modelling included, and a
+    start within half a period. With linear data and an exact prior the draws are the posterior's
+    (``tests/verbs/test_invert.py``). In full waveform inversion most of the error that remains is
+    that of a minimum and not of noise; ``benchmarks/fwi.py`` states how far the intervals hold.
+
+    Cost: the fit, shared by all members with equal starts; then per member one evaluation (a
+    forward and an adjoint solve per shot) and one pass of the network per level.
 
     Args:
-        scatter: noise level, m/s: members begin at draws of what the prior holds possible around
-            what was fitted. The wider, the more of the ways to explain the data are found, and the
-            more levels it takes to explain them. 0 to begin there.
+        steps: number of noise levels.
+        highest: first noise level, m/s.
+        lowest: last one, m/s.
+        bands: ``(noise level, frequency)`` pairs, as of `AnnealedMode`.
+        shots: which of them a step sees.
+        memory: pairs of changes of model and gradient that the curvature is made of.
+        damping: of the first steps; it falls while the quadratic model predicts the misfit.
+        max_iterations: of the conjugate gradients.
+        fit: finds what the members are scattered around; None for the start.
+        scatter: noise level, m/s, of the draws of the prior at which members begin, around what was
+            fitted. The wider, the more of the ways to explain the data are found, and the more
+            levels it takes to explain them. 0 to begin at the fit.
+
+    Raises:
+        InputError: settings that `AnnealedMode` refuses, or a negative scatter.
     """
 
     highest: float = 200.0
@@ -238,7 +285,7 @@ class AnnealedPosterior(AnnealedMode):
 
     @classmethod
     def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
-        """With the steps that so many gradients a member pay for, three quarters for the fit.
+        """With the steps that ``n_gradients`` per member pay for, three quarters for the fit.
 
         Members share the fit: ``n`` of them take ``(3 + n) / 4`` of the solves of one.
         """
@@ -248,7 +295,9 @@ class AnnealedPosterior(AnnealedMode):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.scatter < 0:
-            raise InputError("no scatter", got=self, expected="scatter >= 0, in m/s")
+            raise InputError(
+                "scatter is negative", got=f"scatter={self.scatter:g}", expected=">= 0, in m/s"
+            )
 
     def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
         if not self.scatter:
@@ -266,27 +315,43 @@ class AnnealedPosterior(AnnealedMode):
         return setting.noise(grid, setting.members, step, stream=stream).to(setting.start)
 
 
+def _check_levels_of_bands(bands: tuple[tuple[float, float], ...]) -> None:
+    """Refuse bands that are not pairs of falling levels and rising frequencies."""
+    is_pairs = all(isinstance(band, tuple | list) and len(band) == 2 for band in bands)
+    if is_pairs:
+        levels, frequencies = ([band[i] for band in bands] for i in (0, 1))
+        if levels == sorted(levels, reverse=True) and frequencies == sorted(frequencies):
+            return
+    raise InputError(
+        "bands of noise levels are not pairs",
+        got=f"bands={bands!r}",
+        expected="((level in m/s, frequency in Hz), ...), levels that fall, frequencies that rise",
+        hint="Bands of the fit that comes first are plain frequencies:"
+        " fit=LBFGS(bands=(6.0, 10.0)), or AnnealedPosterior.within(100, bands=(6.0, 10.0)).",
+    )
+
+
 class _Quadratic(NamedTuple):
-    """``(g.d + d^T (damping B) d / 2) / heat`` for changes ``d`` of models ``x``."""
+    """``(g.d + d^T (damping B) d / 2) / temperature`` for changes ``d`` of models ``x``."""
 
     x: Tensor
     g: Tensor
     curvature: Curvature
     damping: Tensor
-    heat: Tensor
+    temperature: Tensor
 
     @property
     def slope(self) -> Tensor:
-        """``g / heat``."""
-        return self.g / per_member(self.heat, self.g).to(self.g)
+        """The gradient over the temperature, ``g / T``."""
+        return self.g / per_member(self.temperature, self.g).to(self.g)
 
     def product(self, v: Tensor) -> Tensor:
-        """``damping B v / heat``."""
-        stiffness = per_member(self.damping / self.heat, v)
+        """The damped curvature over the temperature, ``damping B v / T``."""
+        stiffness = per_member(self.damping / self.temperature, v)
         return (stiffness * self.curvature.product(v)).to(v)
 
     def change(self, x: Tensor) -> Tensor:
-        """What the undamped model foretells of the misfit at ``x``, ``(batch,)``."""
+        """The change of the misfit that the undamped model predicts at ``x``, ``(batch,)``."""
         d = (x - self.x).double()
         return inner(self.g, d) + inner(d, self.curvature.product(d)) / 2
 

@@ -1,21 +1,56 @@
-"""Frequency continuation: low frequencies first, whose half period holds the errors of a start."""
+"""Frequency continuation: low frequencies first, whose half period exceeds the start's errors."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
+import numpy as np
+
+from invdiff.errors import InputError
 from invdiff.fwi.objective import Objective
 
-__all__ = ["band_at", "in_band"]
+__all__ = ["band_at", "check_bands", "first_band", "in_band"]
+
+
+def check_bands(bands: Sequence[float]) -> None:
+    """Refuse bands that are not rising frequencies.
+
+    Raises:
+        InputError: something else.
+    """
+    is_numbers = all(isinstance(f, int | float | np.number) for f in bands)
+    if not is_numbers or list(bands) != sorted(bands) or not all(0 < f < math.inf for f in bands):
+        raise InputError(
+            "bands are not frequencies that rise",
+            got=f"bands={bands!r}",
+            expected="positive numbers in Hz, the lowest first, such as (5.0, 8.0)",
+        )
+
+
+def first_band(method: object) -> float | None:
+    """Frequency in Hz below which a method inverts the data first; None for data as they are.
+
+    Args:
+        method: with ``bands``, or with a ``fit`` that comes first and has them.
+    """
+    fit = getattr(method, "fit", None)
+    if fit is not None:
+        return first_band(fit)
+    bands = getattr(method, "bands", ())
+    if not bands:
+        return None
+    first = bands[0]  # of annealing: (noise level, frequency)
+    return float(first[1] if isinstance(first, tuple) else first)
 
 
 def band_at(bands: Sequence[float], share: float) -> float | None:
-    """Frequency of a share of the run, which all bands and the data as they are divide evenly."""
+    """Frequency in Hz at a share of the run; bands and, last, all frequencies have equal shares."""
     stage = int(share * (len(bands) + 1))
     return bands[stage] if stage < len(bands) else None
 
 
 def in_band(objective: Objective, bands: Sequence[float], share: float) -> Objective:
-    """The objective of data low-passed at that frequency."""
+    """The objective of data low-passed at the frequency of :func:`band_at`."""
     frequency = band_at(bands, share)
     return objective if frequency is None else objective.below(frequency)

@@ -1,8 +1,4 @@
-"""Inversion without a learned prior: torch's optimisers on misfit and penalties.
-
-Models are kept in their bounds by ``v = low + (high - low) / (1 + exp(-theta))``; optimisers move
-``theta``. An objective is divided by its first value, so that settings mean the same for any data.
-"""
+"""Inversion without a learned prior: torch's optimisers on misfit and penalties."""
 
 from __future__ import annotations
 
@@ -14,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from invdiff.errors import InputError
-from invdiff.fwi.bands import band_at, in_band
+from invdiff.arguments import as_integer
+from invdiff.fwi.bands import band_at, check_bands, in_band
 from invdiff.fwi.method import Setting, without_data
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.shots import AllShots, Shots
@@ -30,14 +26,17 @@ _EDGE = 1e-4  # of the range of the bounds, that a start is moved away from them
 
 
 def total_variation(x: Tensor, *, smoothing: float = 10.0) -> Tensor:
-    """``sum sqrt(|grad x|^2 + smoothing^2)`` over cells, differences by cell, ``(batch,)``.
+    """Total variation of models, ``sum sqrt(|grad x|^2 + smoothing^2)`` over cells, ``(batch,)``.
 
     With `invdiff.terms.Penalty` a regularisation that keeps edges: Rudin, Osher & Fatemi (1992),
-    doi 10.1016/0167-2789(92)90242-F.
+    doi 10.1016/0167-2789(92)90242-F. Differences are taken between neighbouring cells.
 
     Args:
         x: ``(batch, nz, nx)``, m/s.
         smoothing: differences below it cost their square, m/s.
+
+    >>> total_variation(torch.tensor([[[0.0, 300.0], [0.0, 300.0]]]), smoothing=0.0)
+    tensor([600.])
     """
     dz = torch.nn.functional.pad(x[:, 1:] - x[:, :-1], (0, 0, 0, 1))
     dx = torch.nn.functional.pad(x[:, :, 1:] - x[:, :, :-1], (0, 1))
@@ -46,7 +45,11 @@ def total_variation(x: Tensor, *, smoothing: float = 10.0) -> Tensor:
 
 @dataclass(frozen=True)
 class _Descent(ABC):
-    """One of torch's optimisers, a member by itself.
+    """One of torch's optimisers, applied to each member alone.
+
+    Models are kept within their bounds by ``v = low + (high - low) / (1 + exp(-theta))``; the
+    optimiser moves ``theta``. The objective is divided by its first value, so that settings mean
+    the same for any data. A member whose misfit is zero, to rounding, stays where it is.
 
     Args:
         steps: iterations.
@@ -64,21 +67,19 @@ class _Descent(ABC):
     needs_prior = False
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or list(self.bands) != sorted(self.bands):
-            raise InputError(
-                "not a descent", got=self, expected="steps >= 1 and frequencies that rise"
-            )
+        object.__setattr__(self, "steps", as_integer("steps", self.steps, least=1))
+        check_bands(self.bands)
 
     @abstractmethod
     def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:
-        """For the parameters of one model; ``n_trials`` evaluations are left beside the first."""
+        """The optimiser of one ``theta``; ``n_trials`` evaluations are left after the first."""
 
     def cost(self, setting: Setting, state: InversionState) -> int:
-        """One evaluation."""
+        """Solves of one evaluation of the step's shots."""
         return self.shots.count(setting.objective.n_shots)
 
     def init(self, setting: Setting) -> InversionState:
-        """Misfit at the start."""
+        """The start with its misfit; NaN if the shots of the first step hold no data."""
         objective = self._objective(setting, 0)
         if not objective.has_data:
             unknown = torch.full((len(setting.start),), torch.nan, dtype=torch.float64)
@@ -91,7 +92,7 @@ class _Descent(ABC):
         )
 
     def step(self, setting: Setting, state: InversionState) -> InversionState:
-        """One iteration of each member."""
+        """One iteration of each member; unchanged if the shots of the step hold no data."""
         objective = self._objective(setting, state.step)
         if not objective.has_data:
             return without_data(state)
@@ -114,7 +115,7 @@ class _Descent(ABC):
         return state.after(torch.stack(models), misfit, solves=spent, memory=memory)
 
     def penalty(self, x: Tensor) -> Tensor:
-        """Sum of the terms, ``(batch,)``, double."""
+        """Sum of the penalties of models ``(batch, nz, nx)``: ``(batch,)``, double precision."""
         total = torch.zeros(len(x), dtype=torch.float64)
         for term in self.terms:
             total = total - term.log_prob(x, x, torch.zeros(())).double()
@@ -134,21 +135,49 @@ class _Descent(ABC):
 
 @dataclass(frozen=True)
 class LBFGS(_Descent):
-    """L-BFGS with a strong-Wolfe line search, torch's.
+    r"""L-BFGS with a strong-Wolfe line search, as torch has it; the default without a prior.
+
+    Minimises ``f(v) + sum of penalties`` (Liu & Nocedal 1989, doi 10.1007/BF01589116) with the
+    curvature of the latest ``memory`` steps. Deterministic: members from one start are equal, and
+    the spread of members from several starts is not an uncertainty. It finds the minimum in whose
+    basin the start lies: begin with low frequencies (``bands``; Bunks et al. 1995, Geophysics
+    60(5)), whose half period exceeds the time errors of the start.
+
+    Cost: one evaluation (a forward and an adjoint solve per shot) for most steps, up to 25 where
+    the line search has to shorten a step, one more where bands or shots change.
 
     Args:
-        memory: pairs of its curvature.
+        steps: iterations.
+        bands: frequencies in Hz, rising; the steps are divided evenly among data low-passed at each
+            of them and, last, data as they are.
+        terms: penalties, such as ``Penalty(total_variation, 0.3)``.
+        shots: which of them a step sees.
+        memory: pairs of changes of model and gradient that are kept.
+
+    Raises:
+        InputError: counts that are not integers >= 1, or bands that do not rise.
+
+    >>> LBFGS(50, bands=(5.0, 8.0))
+    LBFGS(steps=50, bands=(5.0, 8.0), terms=(), shots=AllShots(), memory=10)
     """
 
     memory: int = 10
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "memory", as_integer("memory", self.memory, least=1))
+
     def cost(self, setting: Setting, state: InversionState) -> int:
-        """One evaluation, two where that at the present model is not known."""
+        """One evaluation, or two where that of the present model is not known."""
         is_known = state.step > 0 and not self._is_new_objective(state.step)
         return (1 if is_known else 2) * super().cost(setting, state)
 
+    def least(self, n_shots: int) -> int:
+        """Fewest solves per member of the start and one step."""
+        return 3 * self.shots.count(n_shots)
+
     def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:
-        """One iteration a step."""
+        """L-BFGS of one iteration, with the line search that the budget allows."""
         # By default torch allows max_iter 5 // 4 evaluations: with one iteration, no line search.
         return torch.optim.LBFGS(
             [theta], max_iter=1, max_eval=min(n_trials, _MAX_TRIALS), history_size=self.memory,
@@ -158,17 +187,29 @@ class LBFGS(_Descent):
 
 @dataclass(frozen=True)
 class Adam(_Descent):
-    """Adam with a rate that falls as a cosine.
+    """Adam with a rate that falls as a cosine to zero.
+
+    Kingma & Ba (2015), arXiv 1412.6980, on the misfit and penalties. Robust against gradients that
+    change from step to step, as those of `Minibatch` and `Encoded` shots do, and slower than
+    `LBFGS` otherwise. Deterministic for given shots: the spread of members is not an uncertainty.
+    Cost: one evaluation (a forward and an adjoint solve per shot) per step.
 
     Args:
+        steps: iterations.
+        bands: frequencies in Hz, rising, as of `LBFGS`.
+        terms: penalties, such as ``Penalty(total_variation, 0.3)``.
+        shots: which of them a step sees.
         rate: of the first step, in ``theta``; 0.02 is about 17 m/s in the middle of the bounds
             1400 to 4800 m/s.
+
+    Raises:
+        InputError: counts that are not integers >= 1, or bands that do not rise.
     """
 
     rate: float = 0.02
 
     def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:
-        """With the rate of the step."""
+        """Adam with the rate of the step."""
         share = torch.cos(torch.tensor(step / self.steps * torch.pi))
         return torch.optim.Adam([theta], lr=self.rate * float(1 + share) / 2)
 

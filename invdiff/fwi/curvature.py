@@ -1,12 +1,4 @@
-r"""The curvature of a misfit, learned from its gradients: BFGS, batched over members.
-
-From changes ``s`` of the model and ``y`` of the gradient, ``B`` is updated to satisfy ``B s = y``::
-
-    B_+ = B - (B s)(B s)^T / (s^T B s) + y y^T / (s^T y)
-
-with Powell's damping where the misfit is not convex along ``s``, so that ``B`` stays positive
-(Nocedal & Wright 2006, chapters 6 and 18). Only products ``B v`` are asked for.
-"""
+"""The curvature of a misfit, learned from its gradients: BFGS, batched over members."""
 
 from __future__ import annotations
 
@@ -25,7 +17,16 @@ _LEAST = 0.1  # of s^T B s that s^T y has at least, after damping
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """``B`` of each member, in double precision.
+    """The curvature ``B`` of each member by BFGS, in double precision.
+
+    From changes ``s`` of the model and ``y`` of the gradient, ``B`` is updated to satisfy
+    ``B s = y``::
+
+        B_+ = B - (B s)(B s)^T / (s^T B s) + y y^T / (s^T y)
+
+    with Powell's damping where the misfit is not convex along ``s``, so that ``B`` stays positive
+    (Nocedal & Wright 2006, chapters 6 and 18). Only products ``B v`` and draws are offered; a
+    product costs two inner products per pair.
 
     Args:
         base: ``B_0``, positive, shared by the members.
@@ -46,7 +47,7 @@ class Curvature:
     def updated(self, s: Tensor, y: Tensor, *, memory: int) -> Curvature:
         """With one more pair ``(batch, nz, nx)``, of the ``memory`` latest.
 
-        The pair of a member that stood still changes nothing.
+        The pair of a member that did not move changes nothing.
         """
         s, y = s.double(), y.double()
         bs = self.product(s)
@@ -113,5 +114,5 @@ def _project(factors: Tensor, v: Tensor) -> Tensor:
 
 
 def _over_root(v: Tensor, square: Tensor) -> Tensor:
-    """``v / sqrt(square)``, nil where there is nothing to divide by."""
+    """``v / sqrt(square)``, zero where ``square`` is not positive."""
     return torch.where(square > 0, v / square.clamp_min(1e-300).sqrt(), 0.0)

@@ -1,4 +1,4 @@
-"""What a way to invert is: a first state, and one state after the other."""
+"""The protocol of methods of inversion: a first state, and one state after the other."""
 
 from __future__ import annotations
 
@@ -18,20 +18,20 @@ __all__ = ["Method", "Setting", "noised", "without_data"]
 
 
 class Setting(NamedTuple):
-    """What a method works on."""
+    """What a method works on: objective, prior, starts and randomness."""
 
     objective: Objective
-    """Of all shots."""
+    """The objective of all shots."""
     prior: Prior | None
-    """None where there is none."""
+    """The prior of the models, or None."""
     start: Tensor
-    """Models ``(batch, nz, nx)``, m/s."""
+    """Starting models ``(batch, nz, nx)``, m/s."""
     noise: NoiseField
-    """All randomness."""
+    """The source of all randomness."""
     members: Sequence[int]
     """Numbers of the realizations."""
     max_solves: int = sys.maxsize
-    """Forward solves a member that a run may take."""
+    """Forward solves per member that a run may take."""
 
 
 class Method(Protocol):
@@ -44,7 +44,7 @@ class Method(Protocol):
 
     @property
     def needs_prior(self) -> bool:
-        """Whether it cannot do without a prior."""
+        """Whether the method requires a prior."""
         ...
 
     def init(self, setting: Setting) -> InversionState:
@@ -52,7 +52,7 @@ class Method(Protocol):
         ...
 
     def cost(self, setting: Setting, state: InversionState) -> int:
-        """Fewest forward solves a member that the next step takes."""
+        """Fewest forward solves per member that the next step takes."""
         ...
 
     def step(self, setting: Setting, state: InversionState) -> InversionState:

@@ -1,4 +1,4 @@
-"""The data's side of an inversion: misfit and gradient of models, and what they cost in solves."""
+"""The objective of an inversion: misfit and gradient of models, and their cost in solves."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ _FLOOR = 1e-3  # of the largest illumination
 
 @dataclass(frozen=True, eq=False)
 class Objective:
-    """``scale * misfit(F(x), y)`` as a function of models ``x``.
+    """The misfit ``scale * misfit(F(x), y)`` and its gradient as a function of models ``x``.
+
+    Cost: an evaluation takes a forward and an adjoint solve per model and shot.
 
     Args:
         operator: ``F``.
@@ -34,7 +36,7 @@ class Objective:
         misfit: of the traces of a shot; minus their log-likelihood where an ensemble is drawn.
         noise_std: of a sample.
         n_data: samples that count, as a chi-square counts them.
-        scale: of the misfit: the share of all shots that ``operator`` fires, inverted.
+        scale: of the misfit: the number of all shots over that of those which ``operator`` fires.
     """
 
     operator: WaveOperator
@@ -82,7 +84,7 @@ class Objective:
 
     @property
     def n_shots(self) -> int:
-        """Forward solves, and adjoint ones, of one model."""
+        """Forward solves of an evaluation of one model, and as many adjoint ones."""
         return self.operator.range.shape[0]
 
     @property
@@ -104,7 +106,7 @@ class Objective:
 
     @property
     def bounds(self) -> tuple[float, float]:
-        """Of the models, m/s."""
+        """Lowest and highest velocity of the models, m/s."""
         return self.operator.bounds
 
     def __call__(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,19 +120,20 @@ class Objective:
         White data pulled back, ``J^T e``, are draws of a field whose covariance it is. Their mean
         square by cell, smoothed, gives the map ``D^2``, and their mean spectrum by wavenumber, once
         divided by ``D``, the power ``S``, clipped at one: waves resolve no finer scale than theirs,
-        and a large scale is left to what is learned. One draw a shot: a forward and an adjoint
-        solve.
+        and a large scale is left to what is learned. Cost: a forward and an adjoint solve per shot,
+        for one draw of ``e`` each.
 
         ``S`` has mean one before it is clipped at one, so that no wavenumber is taken to be better
-        determined than white data would: a curvature too low is learned, one too high holds models
-        back. The diagonal is thus at most ``D^2``, how strongly the data determine each cell.
+        determined than white data would: a curvature that is too low is corrected by learning, one
+        that is too high slows the models down. The diagonal is thus at most ``D^2``, how strongly
+        the data determine each cell.
 
         Args:
             x: ``(batch, nz, nx)``.
             noise: of ``e``, the same for all models.
 
         Returns:
-            One a model, in 1 / (m/s)^2.
+            One operator for each model, in 1 / (m/s)^2.
         """
         found = [self._power_and_std(model[None], noise) for model in x]
         power, std = (torch.stack(parts) for parts in zip(*found, strict=True))
@@ -148,14 +151,14 @@ class Objective:
         return (power / power.mean()).clamp_max(1.0), illumination.sqrt() / self.noise_std
 
     def below(self, frequency: float) -> Objective:
-        """With data and prediction low-passed."""
+        """The objective of data and prediction that are low-passed at a frequency in Hz."""
         dt = _interval(self.operator.range)
         share = min(1.0, 2 * frequency * dt)  # of the samples that stay independent
         misfit = Filtered(self.misfit, frequency, dt)
         return replace(self, misfit=misfit, n_data=share * self.n_data)
 
     def shots(self, indices: Sequence[int]) -> Objective:
-        """With some of the shots, scaled to stand for all."""
+        """The objective of some of the shots, scaled to stand for all."""
         n = self.n_shots
         return replace(
             self,
@@ -166,7 +169,7 @@ class Objective:
         )
 
     def encoded(self, weights: np.ndarray) -> Objective:
-        """With simultaneous sources, scaled to stand for all.
+        """The objective of simultaneous sources, scaled to stand for all.
 
         ``E |sum_i w_i r_i|^2 = sum_i |r_i|^2`` for independent weights of unit variance. Shots
         without any data, such as dead ones, are not fired.

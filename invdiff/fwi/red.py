@@ -1,15 +1,4 @@
-r"""RED-diffusion: an inversion regularised by what a denoiser would change.
-
-Adam on the misfit and on the residual of the denoiser at a random noise level, which is not
-differentiated (Shan et al. 2026, doi 10.1038/s42005-026-02677-6)::
-
-    gradient = grad f(x) / T + weight (eps_hat - eps)
-    eps_hat  = (x + sigma eps - D(x + sigma eps)) / sigma
-
-with ``T`` as in `invdiff.fwi.annealed`. An optimiser: members differ by ``eps`` and the levels
-alone, so that their spread is that of restarts and no uncertainty. Cost of a step: a forward and an
-adjoint solve a shot, a network pass.
-"""
+"""RED-diffusion: an inversion regularised by what a denoiser would change."""
 
 from __future__ import annotations
 
@@ -20,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError
-from invdiff.fwi.bands import in_band
+from invdiff.fwi.bands import check_bands, in_band
 from invdiff.fwi.method import Setting, noised, without_data
 from invdiff.fwi.shots import AllShots, Shots
 from invdiff.fwi.state import InversionState
@@ -35,10 +25,20 @@ _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # of Adam (Kingma & Ba 2015, arXi
 
 @dataclass(frozen=True)
 class REDDiffusion:
-    """Regularisation by denoising diffusion.
+    r"""Regularisation by denoising diffusion.
+
+    Adam on the misfit and on the residual of the denoiser ``D`` at a random noise level, which is
+    not differentiated (Shan et al. 2026, doi 10.1038/s42005-026-02677-6)::
+
+        gradient = grad f(x) / T + weight (eps_hat - eps)
+        eps_hat  = (x + sigma eps - D(x + sigma eps)) / sigma
+
+    with ``T = max(1, 2 f / n_data)``, as of `AnnealedMode`. An optimiser: members differ by ``eps``
+    alone, and their spread is not an uncertainty. Cost: a forward and an adjoint solve per shot and
+    a pass of the network per step.
 
     Args:
-        steps: of Adam.
+        steps: iterations of Adam.
         weight: of the denoiser's residual, in units of the misfit's gradient, s/m.
         rate: of the first step, m/s; it falls to zero as a cosine.
         lowest: noise level, m/s.
@@ -47,7 +47,8 @@ class REDDiffusion:
         shots: which of them a step sees.
 
     Raises:
-        InputError: numbers that make no run.
+        InputError: counts that are not integers >= 1, levels or rates that are not positive, or
+            bands that do not rise.
     """
 
     steps: int = 300
@@ -61,11 +62,13 @@ class REDDiffusion:
     needs_prior = True
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or not (self.weight >= 0 < self.rate and 0 < self.lowest < self.highest):
+        object.__setattr__(self, "steps", as_integer("steps", self.steps, least=1))
+        check_bands(self.bands)
+        if not (self.weight >= 0 < self.rate and 0 < self.lowest < self.highest):
             raise InputError(
-                "not a run of RED-diffusion",
+                "settings of RED-diffusion are out of range",
                 got=self,
-                expected="steps >= 1, weight >= 0, rate > 0, 0 < lowest < highest",
+                expected="weight >= 0, rate > 0, 0 < lowest < highest",
             )
 
     def init(self, setting: Setting) -> InversionState:
@@ -76,11 +79,11 @@ class REDDiffusion:
         return InversionState.at(setting.start, unknown, solves=0, memory=memory)
 
     def cost(self, setting: Setting, state: InversionState) -> int:
-        """One evaluation."""
+        """Solves of one evaluation of the step's shots."""
         return self.shots.count(setting.objective.n_shots)
 
     def step(self, setting: Setting, state: InversionState) -> InversionState:
-        """One step of Adam; the misfit told is that before it."""
+        """One step of Adam; the misfit stored is that before it."""
         objective = in_band(setting.objective, self.bands, state.step / self.steps)
         objective = self.shots.of(objective, state.step, setting.noise.seed)
         if not objective.has_data:

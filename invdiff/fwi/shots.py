@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from invdiff.errors import InputError
+from invdiff.arguments import as_integer
 from invdiff.fwi.objective import Objective
 
 __all__ = ["AllShots", "Encoded", "Minibatch", "Shots"]
@@ -25,7 +25,7 @@ class Shots(Protocol):
         ...
 
     def count(self, n_shots: int) -> int:
-        """Solves that an evaluation takes where all shots are ``n_shots``."""
+        """Solves that an evaluation takes of a survey of ``n_shots``."""
         ...
 
 
@@ -34,39 +34,39 @@ class AllShots:
     """Every shot at every step."""
 
     def of(self, objective: Objective, step: int, seed: int) -> Objective:
-        """The objective itself."""
+        """The objective of all shots, unchanged."""
         return objective
 
     def is_new(self, step: int) -> bool:
-        """Never."""
+        """False: the choice never changes."""
         return False
 
     def count(self, n_shots: int) -> int:
-        """All."""
+        """All ``n_shots``."""
         return n_shots
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A choice of ``n``, kept for some steps: curvature is learned between equal choices.
+    """A choice of ``n`` that is kept for some steps, so that a method can learn its curvature.
 
     Args:
-        n: solves a model and step.
+        n: solves per model and step.
         keep: steps before another choice.
 
     Raises:
-        InputError: none of them.
+        InputError: numbers that are not integers, or less than one.
     """
 
     n: int
     keep: int = 5
 
     def __post_init__(self) -> None:
-        if self.n < 1 or self.keep < 1:
-            raise InputError("no shots to choose", got=self, expected="n >= 1 and keep >= 1")
+        for name in ("n", "keep"):
+            object.__setattr__(self, name, as_integer(name, getattr(self, name), least=1))
 
     def is_new(self, step: int) -> bool:
-        """Every ``keep`` steps."""
+        """True at every ``keep``-th step."""
         return step % self.keep == 0
 
     def _generator(self, step: int, seed: int) -> np.random.Generator:
@@ -75,29 +75,59 @@ class _Drawn:
 
 @dataclass(frozen=True)
 class Minibatch(_Drawn):
-    """``n`` of the shots, without repetition within a choice."""
+    """``n`` of the shots, drawn without repetition, whose misfit is scaled to that of all.
+
+    Unbiased: the expectation of the scaled gradient over the choices is the gradient of all shots
+    (van Leeuwen & Herrmann 2013, doi 10.1111/gpr.12002). A choice whose shots hold no data, for
+    they are dead or muted, changes nothing and costs nothing. Cost: ``n`` forward and adjoint
+    solves per step.
+
+    Args:
+        n: shots per step; all if there are fewer.
+        keep: steps before another choice.
+
+    Raises:
+        InputError: numbers that are not integers, or less than one.
+
+    >>> Minibatch(2).count(16)
+    2
+    """
 
     def of(self, objective: Objective, step: int, seed: int) -> Objective:
-        """Those shots, scaled to stand for all."""
+        """The objective of the shots of this step, scaled to stand for all."""
         n = self.count(objective.n_shots)
         chosen = self._generator(step, seed).permutation(objective.n_shots)[:n]
         return objective.shots(sorted(int(i) for i in chosen))
 
     def count(self, n_shots: int) -> int:
-        """Those of the minibatch."""
+        """``n``, or all shots if there are fewer."""
         return min(self.n, n_shots)
 
 
 @dataclass(frozen=True)
 class Encoded(_Drawn):
-    """``n`` sums of all shots with random signs (Krebs et al. 2009, Geophysics 74(6))."""
+    """``n`` sums of all shots with random signs, each fired and recorded as one.
+
+    Unbiased: cross-talk between shots vanishes in expectation, ``E |sum_i w_i r_i|^2 = sum_i
+    |r_i|^2`` for signs ``w_i`` and residuals ``r_i`` (Krebs et al. 2009, Geophysics 74(6)). Assumes
+    a spread that does not move, least squares, and weights of the traces that all shots share:
+    mutes of near offsets and weights by amplitude rule it out; dead shots are left out. Cost: ``n``
+    forward and adjoint solves per step, whatever the number of shots.
+
+    Args:
+        n: sums per step.
+        keep: steps before other signs.
+
+    Raises:
+        InputError: numbers that are not integers, or less than one.
+    """
 
     def of(self, objective: Objective, step: int, seed: int) -> Objective:
-        """Those sums, scaled to stand for all."""
+        """The objective of the sums of this step, scaled to stand for all shots."""
         rng = self._generator(step, seed)
         signs = rng.choice([-1.0, 1.0], size=(self.n, objective.n_shots))
         return objective.encoded(signs)
 
     def count(self, n_shots: int) -> int:
-        """One a sum."""
+        """One solve per sum."""
         return self.n

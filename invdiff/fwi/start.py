@@ -99,7 +99,7 @@ def amplitude_factor(predicted: Tensor, observed: Tensor, noise: Tensor) -> floa
         None where nothing is predicted or observed.
 
     >>> wave = torch.sin(torch.linspace(0, 20, 200))
-    >>> round(amplitude_factor(wave, -3 * wave, torch.zeros(200)), 6)
+    >>> round(amplitude_factor(wave, -3 * wave, torch.zeros(200)), 4)
     -3.0
     """
     energy = [float(traces.double().square().sum()) for traces in (predicted, observed, noise)]
@@ -113,7 +113,7 @@ def amplitude_factor(predicted: Tensor, observed: Tensor, noise: Tensor) -> floa
     # All that may be said of noisy data is that their signal is no stronger than they are.
     denoised = (max(d - s, 0.0) / p) ** 0.5
     within = min(max(denoised, 1.0), energetic) if s > 0 else denoised
-    return max(within, abs(coherent))
+    return float(max(within, abs(coherent)))
 
 
 def _warn_of_amplitude(factor: float) -> None:

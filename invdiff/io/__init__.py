@@ -12,6 +12,7 @@ from invdiff.io.seismic import (
     write_survey,
 )
 from invdiff.io.training import ZarrBatches, training_fields
+from invdiff.io.velocity import read_velocity
 
 __all__ = [
     "ZarrBatches",
@@ -21,6 +22,7 @@ __all__ = [
     "read_kspace",
     "read_segy",
     "read_survey",
+    "read_velocity",
     "survey_arrays",
     "survey_dataset",
     "to_netcdf_safe",

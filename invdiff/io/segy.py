@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,12 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invdiff.errors import (
+    DataWarning,
     DTypeError,
     InputError,
     MissingDependencyError,
     NonFiniteError,
     OutputExistsError,
-    ShapeError,
 )
 
 __all__ = ["Traces", "read_traces", "write_traces"]
@@ -28,8 +29,10 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _FOOT = 0.3048  # m
-_LIVE = (0, 1, 11)  # trace identification: unknown, seismic, pressure
+_DEAD = 2  # trace identification
+_PRESSURE = (0, 1, _DEAD, 11)  # unknown, seismic, dead, pressure
 _SCALARS = (1, 10, 100, 1000, 10000)  # those of the standard
+_HEADER_BYTES, _FORMAT_AT = 3600, 3224
 _INT16, _INT32 = 2**15 - 1, 2**31 - 1
 _TITLE = "SEG-Y BY INVDIFF: 2-D LINE, SOURCE Z = DEPTH - ELEVATION, RECEIVER Z = -ELEVATION"
 
@@ -39,13 +42,15 @@ class Traces:
     """Arrays of a line of shots, in m and s; depths downwards from the datum.
 
     Args:
-        pressure: ``(n_shots, n_receivers, n_samples)``.
+        pressure: ``(n_shots, n_receivers, n_samples)``; NaN where nothing was recorded.
         record: field record number of each shot, ``(n_shots,)``.
         source: ``(n_shots, 2)``, positions ``(z, x)``.
         receiver: ``(n_shots, n_receivers, 2)``.
         interval: between samples, microseconds.
         delay: time of the first sample, milliseconds.
         y: of all positions, m.
+        n_dead: traces that the file calls dead.
+        n_missing: traces that the file lacks, where shots have unequal numbers of receivers.
     """
 
     pressure: NDArray[np.floating[Any]]
@@ -55,6 +60,8 @@ class Traces:
     interval: int
     delay: int = 0
     y: float = 0.0
+    n_dead: int = 0
+    n_missing: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,35 +107,27 @@ def read_traces(path: Path, *, elevation_is_depth: bool = False) -> Traces:
     """Traces of a SEG-Y file, in its order: shots as they appear, receivers as they lie in each.
 
     Args:
-        path: a big-endian file of revision 0 or 1.
+        path: a file of revision 0 or 1, of either byte order.
         elevation_is_depth: elevations count downwards.
 
     Raises:
-        InputError, ShapeError, DTypeError, NonFiniteError: see :func:`invdiff.io.read_segy`.
+        InputError, DTypeError, NonFiniteError: see :func:`invdiff.io.read_segy`.
         MissingDependencyError: segyio is not installed.
+
+    Warns:
+        DataWarning: traces that are dead, or missing from a shot.
     """
     segyio = _segyio()
-    if not path.is_file():
-        raise InputError(f"SEG-Y file {path} does not exist", hint="Check the path.")
-    try:
-        file = segyio.open(path, ignore_geometry=True)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise InputError(
-            f"{path} cannot be read as SEG-Y",
-            got=error,
-            expected="a big-endian file whose traces are of equal length",
-        ) from error
-    with file:
+    with _opened(path, segyio) as file:
         if file.dtype.kind != "f":
             raise DTypeError(
-                f"samples of {path.name} are no floating-point numbers",
+                f"samples of {path.name} are not floating-point numbers",
                 got=f"format {int(file.format)}, {file.dtype}",
                 expected="IBM or IEEE floats (formats 1, 5)",
                 hint="Convert the file, minding its trace weighting factors.",
             )
         headers = _Headers(path, file, segyio)
         _check_traces(headers)
-        order, record = _by_shot(headers)
         y = _line(headers)
         # By the standard elevations count upwards, and the source lies its depth below its own.
         down = 1 if elevation_is_depth else -1
@@ -139,18 +138,28 @@ def read_traces(path: Path, *, elevation_is_depth: bool = False) -> Traces:
         source_x, receiver_x = (
             headers.lengths(name, "SourceGroupScalar") for name in ("SourceX", "GroupX")
         )
-        source = np.stack([source_z, source_x], axis=-1)[order] + 0.0  # no negative zeros
-        receiver = np.stack([receiver_z, receiver_x], axis=-1)[order] + 0.0
-        _check_one_source(headers, record, source)
-        return Traces(
-            _samples(headers)[order],
+        source = np.stack([source_z, source_x], axis=-1) + 0.0  # no negative zeros
+        receiver = np.stack([receiver_z, receiver_x], axis=-1) + 0.0
+        order, record = _by_shot(headers["FieldRecord"], receiver)
+        first = np.array([row[row >= 0][0] for row in order])
+        is_missing = order < 0
+        _check_one_source(headers, record, np.where(is_missing, first[:, None], order), source)
+        samples, is_dead = _samples(headers), headers["TraceIdentificationCode"] == _DEAD
+        samples[is_dead] = np.nan
+        pressure = np.where(is_missing[..., None], np.nan, samples[order]).astype(samples.dtype)
+        traces = Traces(
+            pressure,
             record,
-            source[:, 0],
-            receiver,
+            source[first],
+            _positions(order, receiver),
             _interval(headers),
             _delay(headers),
             y,
+            int(is_dead.sum()),
+            int(is_missing.sum()),
         )
+    _warn_of_dead(path.name, traces)
+    return traces
 
 
 def write_traces(traces: Traces, path: Path, *, overwrite: bool = False) -> None:
@@ -184,10 +193,13 @@ def write_traces(traces: Traces, path: Path, *, overwrite: bool = False) -> None
             )
             for i, samples in enumerate(traces.pressure.reshape(-1, n_samples)):
                 columns = {name: int(column[i]) for name, column in headers.items()}
+                is_dead = bool(np.isnan(samples).all())
+                if is_dead:
+                    columns["TraceIdentificationCode"] = _DEAD
                 file.header[i] = {
                     getattr(trace, name): value for name, value in {**fixed, **columns}.items()
                 }
-                file.trace[i] = samples
+                file.trace[i] = np.where(is_dead, 0, samples).astype(np.float32)
         os.replace(complete, path)
 
 
@@ -202,31 +214,76 @@ def _segyio() -> ModuleType:
     return module
 
 
+def _opened(path: Path, segyio: ModuleType) -> Any:
+    """The file, of the byte order that makes sense of its sample format."""
+    if not path.is_file():
+        raise InputError(f"SEG-Y file {path} does not exist", hint="Check the path.")
+    n_bytes = path.stat().st_size
+    if n_bytes <= _HEADER_BYTES:
+        raise InputError(
+            f"{path.name} holds no traces",
+            got=f"{n_bytes} bytes",
+            expected=f"file headers of {_HEADER_BYTES} bytes, and traces",
+            hint="Was it copied or written to the end?",
+        )
+    with path.open("rb") as raw:
+        raw.seek(_FORMAT_AT)
+        code = raw.read(2)
+    is_little = int.from_bytes(code, "big") > 255 and 0 < int.from_bytes(code, "little") < 256
+    try:
+        return segyio.open(path, ignore_geometry=True, endian="little" if is_little else "big")
+    except (OSError, RuntimeError, ValueError, IndexError) as error:
+        raise InputError(
+            f"{path} cannot be read as SEG-Y",
+            got=error,
+            expected="a file whose traces are of equal length",
+            hint="Was it copied to the end? Some programs write headers that segyio refuses.",
+        ) from error
+
+
 def _samples(headers: _Headers) -> NDArray[np.floating[Any]]:
+    """All traces, NaN at their ends where the file has them; dead traces are not looked at."""
     samples: NDArray[np.floating[Any]] = headers.file.trace.raw[:]
-    finite = np.isfinite(samples).all(axis=-1)
-    if not finite.all():
+    is_number = ~np.isnan(samples)
+    length = is_number.sum(-1, keepdims=True)
+    is_padded = (is_number == (np.arange(samples.shape[-1]) < length)).all(-1)
+    is_usable = is_padded & ~np.isinf(samples).any(-1)
+    is_usable |= headers["TraceIdentificationCode"] == _DEAD
+    if not is_usable.all():
         raise NonFiniteError(
-            f"traces of {headers.path.name} hold NaN or Inf",
-            got=f"{int((~finite).sum())} of {len(samples)} traces, the first number"
-            f" {int(finite.argmin()) + 1}",
-            expected="finite values",
+            f"traces of {headers.path.name} hold Inf, or numbers after a NaN",
+            got=f"{int((~is_usable).sum())} of {len(samples)} traces, the first number"
+            f" {int(is_usable.argmin()) + 1}",
+            expected="finite values; NaN at the end of a trace only, or in all of it",
             hint="Repair them, or check that the format in the binary header is the true one.",
         )
     return samples
 
 
+def _warn_of_dead(name: str, traces: Traces) -> None:
+    parts = []
+    if traces.n_dead:
+        parts.append(f"{traces.n_dead} traces of {name} are dead by their headers")
+    if traces.n_missing:
+        parts.append(
+            f"shots of {name} have unequal numbers of receivers, and {traces.n_missing} traces are"
+            " missing"
+        )
+    if parts:
+        warnings.warn(f"{'; '.join(parts)}: they are read as NaN.", DataWarning, stacklevel=4)
+
+
 def _check_traces(headers: _Headers) -> None:
-    """Raise unless all traces are live, and their positions lengths."""
+    """Raise unless all traces are pressure, and their positions lengths."""
     name = headers.path.name
     kind = headers["TraceIdentificationCode"]
-    other = ~np.isin(kind, _LIVE)
+    other = ~np.isin(kind, _PRESSURE)
     if other.any():
         raise InputError(
-            f"{int(other.sum())} of {len(kind)} traces of {name} are not live pressure",
+            f"{int(other.sum())} of {len(kind)} traces of {name} are not pressure",
             got=f"trace identification {_some(np.unique(kind[other]))}",
-            expected=f"{_LIVE}",
-            hint="Take dead, auxiliary and other components' traces out of the file.",
+            expected=f"{_PRESSURE}",
+            hint="Take auxiliary traces and those of other components out of the file.",
         )
     if headers.common("CoordinateUnits", "units of positions") not in (0, 1):
         raise InputError(
@@ -244,26 +301,48 @@ def _check_traces(headers: _Headers) -> None:
     n_samples = headers.common("TRACE_SAMPLE_COUNT", "number of samples")
     if n_samples not in (0, len(headers.file.samples)):
         raise InputError(
-            f"the number of samples is said twice in {name}",
+            f"the number of samples is given twice in {name}",
             got=f"{n_samples} by its traces, {len(headers.file.samples)} by its binary header",
             expected="the same",
-            hint="Mend the headers.",
+            hint="Correct the headers.",
         )
 
 
-def _by_shot(headers: _Headers) -> tuple[Ints, Ints]:
-    """Trace numbers ``(n_shots, n_receivers)``, and the field record of each shot."""
-    record, first, counts = np.unique(headers["FieldRecord"], return_index=True, return_counts=True)
-    if len(set(counts.tolist())) > 1:
-        raise ShapeError(
-            f"shots of {headers.path.name} have unequal numbers of receivers",
-            got=f"{counts.min()} to {counts.max()} traces in {len(counts)} field records",
-            expected="the same number in each",
-            hint="Split the file by field record, or add traces so that all have the same.",
-        )
-    by_record = np.argsort(headers["FieldRecord"], kind="stable").reshape(len(record), -1)
+def _by_shot(records: Ints, receiver: Floats) -> tuple[Ints, Ints]:
+    """Trace numbers ``(n_shots, n_receivers)``, -1 for a missing one, and the record of each shot.
+
+    Where shots have unequal numbers of receivers, traces are put where the fullest shot has them if
+    it holds all positions of the line; otherwise the shorter shots are filled up at their ends.
+    """
+    record, first, counts = np.unique(records, return_index=True, return_counts=True)
+    groups = np.split(np.argsort(records, kind="stable"), np.cumsum(counts)[:-1])
+    order = np.full((len(record), counts.max()), -1, np.int64)
+    fullest = groups[int(counts.argmax())]
+    station = {tuple(place): i for i, place in enumerate(receiver[fullest].tolist())}
+    columns = [[station.get(tuple(place), -1) for place in receiver[g].tolist()] for g in groups]
+    is_fixed = len(station) == len(fullest) and all(
+        -1 not in where and len(set(where)) == len(where) for where in columns
+    )
+    for row, group, where in zip(order, groups, columns, strict=True):
+        is_unequal = is_fixed and len(set(counts.tolist())) > 1
+        row[where if is_unequal else np.arange(len(group))] = group
     appearance = np.argsort(first)
-    return by_record[appearance], record[appearance]
+    return order[appearance], record[appearance]
+
+
+def _positions(order: Ints, receiver: Floats) -> Floats:
+    """``(n_shots, n_receivers, 2)``; a missing trace is where the fullest shot has its receiver.
+
+    Unless that shot is not on the same positions: then where the last trace of its own shot is.
+    """
+    fullest = order[int((order >= 0).sum(1).argmax())]
+    positions = receiver[order]
+    is_fixed = ((positions == receiver[fullest]).all(-1) | (order < 0)).all()
+    for row, numbers in zip(positions, order, strict=True):
+        is_missing = numbers < 0
+        last = numbers[~is_missing][-1]
+        row[is_missing] = receiver[fullest][is_missing] if is_fixed else receiver[last]
+    return positions
 
 
 def _line(headers: _Headers) -> float:
@@ -273,7 +352,7 @@ def _line(headers: _Headers) -> float:
     )
     if np.ptp(y) > 0:
         raise InputError(
-            f"{headers.path.name} is no line along x",
+            f"{headers.path.name} is not a line along x",
             got=f"y from {y.min():g} to {y.max():g} m",
             expected="a constant y",
             hint="Project sources and receivers onto the line, and write the distance as x.",
@@ -281,14 +360,14 @@ def _line(headers: _Headers) -> float:
     return float(y[0])
 
 
-def _check_one_source(headers: _Headers, record: Ints, source: Floats) -> None:
-    """``source (n_shots, n_receivers, 2)`` must not change within a shot."""
-    moved = (np.ptp(source, axis=1) > 0).any(axis=-1)
+def _check_one_source(headers: _Headers, record: Ints, order: Ints, source: Floats) -> None:
+    """Positions ``source (n_traces, 2)`` must not change within a shot."""
+    moved = (np.ptp(source[order], axis=1) > 0).any(axis=-1)
     if moved.any():
         raise InputError(
             f"a field record of {headers.path.name} has several source positions",
             got=f"records {_some(record[moved])}",
-            expected="one source each: shots are told apart by FieldRecord",
+            expected="one source each: shots are distinguished by FieldRecord",
             hint="Number the shots in FieldRecord (bytes 9-12).",
         )
 
@@ -303,7 +382,7 @@ def _interval(headers: _Headers) -> int:
             got=f"{of_traces} us by its traces, {headers.binary('Interval')} us by its binary"
             " header",
             expected="one positive number",
-            hint="Mend the headers.",
+            hint="Correct the headers.",
         )
     return said.pop()
 
@@ -368,7 +447,7 @@ def _scaled(what: str, lengths: Mapping[str, Floats]) -> tuple[int, dict[str, In
             f"{what} cannot be written to SEG-Y to the millimetre",
             got=f"lengths up to {largest:g} m",
             expected=f"at most {_INT32 / 1000:g} m",
-            hint="Count them from a nearer origin.",
+            hint="Measure them from a nearer origin.",
         )
     scale = exact[0] if exact else fitting[-1]
     return scale, {
@@ -377,7 +456,7 @@ def _scaled(what: str, lengths: Mapping[str, Floats]) -> tuple[int, dict[str, In
 
 
 def _check_writable(traces: Traces, path: Path, overwrite: bool) -> None:
-    if traces.pressure.dtype != np.float32:
+    if traces.pressure.dtype.newbyteorder("=") != np.float32:
         raise DTypeError(
             "SEG-Y holds numbers in single precision",
             got=traces.pressure.dtype,
@@ -395,7 +474,9 @@ def _check_writable(traces: Traces, path: Path, overwrite: bool) -> None:
     if abs(traces.delay) > _INT16:
         raise InputError("the recording delay is too long for SEG-Y", got=f"{traces.delay} ms")
     if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
-        raise InputError(f"cannot write into {path.parent}", hint="Make it, or choose another one.")
+        raise InputError(
+            f"cannot write into {path.parent}", hint="Make the folder, or choose another one."
+        )
     if path.exists() and (path.is_dir() or not overwrite):
         raise OutputExistsError(
             f"output {path} exists",

@@ -72,9 +72,9 @@ def survey_dataset(
         ShapeError: arrays that do not fit together.
         NoiseLevelError: a noise_std that is not positive, or without pressure.
     """
-    given = {name: np.asarray(values) for name, values in arrays.items()}
+    given = {name: _native(values) for name, values in arrays.items()}
     if pressure is not None:
-        given["pressure"] = np.asarray(pressure)
+        given["pressure"] = _native(pressure)
     unknown = sorted(set(given) - set(_DIMS))
     if unknown:
         raise InputError(
@@ -122,7 +122,7 @@ def survey_arrays(dataset: xr.Dataset) -> dict[str, Array]:
         if moving and name in ("receiver_z", "receiver_x") and "shot" not in array.dims:
             array = array.expand_dims(shot=dataset.sizes["shot"])
         order = [dim for dim in ("shot", "receiver", "time") if dim in array.dims]
-        arrays[name] = np.asarray(array.transpose(*order).values)
+        arrays[name] = _native(array.transpose(*order).values)
     return arrays
 
 
@@ -141,9 +141,9 @@ def read_survey(path: str | Path) -> xr.Dataset:
         NoiseLevelError: a noise_std that is not positive.
     """
     path = Path(path)
-    if path.suffix in _SEGY:
+    if path.suffix.lower() in _SEGY:
         return read_segy(path)
-    if path.suffix != ".zarr":
+    if path.suffix.lower() != ".zarr":
         raise _unknown_suffix(path)
     dataset = open_result(path)
     _check_labels(dataset)
@@ -161,10 +161,10 @@ def write_survey(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
         OutputExistsError: ``path`` exists and ``overwrite`` is False.
     """
     path = Path(path)
-    if path.suffix in _SEGY:
+    if path.suffix.lower() in _SEGY:
         write_segy(dataset, path, overwrite=overwrite)
         return
-    if path.suffix != ".zarr":
+    if path.suffix.lower() != ".zarr":
         raise _unknown_suffix(path)
     _check_labels(dataset)
     write_result(dataset, path, overwrite=overwrite)
@@ -173,15 +173,19 @@ def write_survey(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
 def read_segy(
     path: str | Path, *, wavelet: ArrayLike | None = None, elevation_is_depth: bool = False
 ) -> xr.Dataset:
-    """Read a 2-D line of shots from SEG-Y (big-endian, revision 0 or 1).
+    """Read a 2-D line of shots from SEG-Y of revision 0 or 1.
 
     Shots are the field records, receivers the traces of each, both in the order of the file. By the
     standard ``source_z = SourceDepth - SourceSurfaceElevation`` and ``receiver_z =
     -ReceiverGroupElevation``, scaled by ElevationScalar; x is scaled by SourceGroupScalar; feet
     become m if the binary header says so. All traces of a line must share their y.
 
+    Traces that their headers call dead (trace identification 2) are NaN. So are those that shorter
+    shots lack, which are put where the fullest shot has them if the spread is fixed, otherwise at
+    the end of the shot. `invdiff.invert` leaves NaN and constant traces out of the misfit.
+
     Args:
-        path: the file.
+        path: the file, of either byte order.
         wavelet: ``(time,)`` or ``(shot, time)``, which SEG-Y does not hold.
         elevation_is_depth: the file writes depths, downwards, into the fields of elevations, as
             JUDI and other modelling codes do; signs are then not turned.
@@ -189,15 +193,20 @@ def read_segy(
     Returns:
         A Dataset as :func:`read_survey` describes, without ``wavelet`` unless given. ``shot`` holds
         the field record numbers; ``time`` starts at the recording delay; attribute ``line_y`` is
-        the y of all positions, m. A spread that is the same for all shots is ``(receiver)``.
+        the y of all positions, m; ``dead_traces`` and ``missing_traces`` count what was read as
+        NaN, if anything was. A spread that is the same for all shots is ``(receiver)``.
 
     Raises:
-        InputError: no SEG-Y file; traces that are not live pressure; several sources in one field
-            record; a y that changes; positions that are angles; headers that contradict each other.
-        ShapeError: unequal numbers of receivers, or a wavelet that does not fit.
+        InputError: not a SEG-Y file, or one without traces; traces that are not pressure; several
+            sources in one field record; a y that changes; positions that are angles; headers that
+            contradict each other.
+        ShapeError: a wavelet that does not fit.
         DTypeError: integer samples.
-        NonFiniteError: NaN or Inf.
+        NonFiniteError: Inf, or NaN that is followed by numbers.
         MissingDependencyError: segyio is not installed.
+
+    Warns:
+        DataWarning: traces that are dead by their headers, or missing from a shot.
 
     References:
         Norris & Faichney (2002), SEG Y rev 1 Data Exchange format, SEG
@@ -219,26 +228,28 @@ def read_segy(
     if wavelet is not None:
         arrays["wavelet"] = wavelet
     dataset = survey_dataset(arrays, traces.pressure)
+    left_out = {"dead_traces": traces.n_dead, "missing_traces": traces.n_missing}
     return dataset.assign_coords(shot=("shot", traces.record)).assign_attrs(
-        source=path.name, line_y=traces.y
+        source=path.name, line_y=traces.y, **{name: n for name, n in left_out.items() if n}
     )
 
 
 def write_segy(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = False) -> None:
-    """Write a 2-D line of shots to SEG-Y revision 1, IEEE floats, so that :func:`read_segy` reads.
+    """Write a 2-D line of shots to SEG-Y revision 1, IEEE floats, as :func:`read_segy` reads it.
 
     Field records are the numbers of ``shot`` if it has any, or 1, 2, ...; positions are exact to a
-    micrometre where multiples of 0.1 mm, else rounded to less than a millimetre. Attributes are
-    not written, but for ``line_y``.
+    micrometre where they are multiples of 0.1 mm, otherwise rounded to less than a millimetre.
+    Traces of NaN alone are written as zeros whose headers call them dead. Of the attributes only
+    ``line_y`` is written.
 
     Args:
         dataset: ``pressure`` float32 with the coordinates of :func:`read_survey`.
         path: of the file.
-        overwrite: replace a file that is there.
+        overwrite: replace an existing file.
 
     Raises:
         InputError: variables missing, or others that SEG-Y cannot hold; times that are not
-            uniform or no whole microseconds; positions beyond its integers.
+            uniform or not whole microseconds; positions beyond its integers.
         ShapeError: variables of other dims.
         DTypeError: pressure that is not float32.
         OutputExistsError: ``path`` exists and ``overwrite`` is False.
@@ -253,7 +264,7 @@ def write_segy(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = False
             expected="pressure alone",
             hint=f"Write them elsewhere and leave them out: ds.drop_vars({others}); or write Zarr."
             if others
-            else "Write Zarr, or add the traces.",
+            else "Add the traces as 'pressure', or write Zarr.",
         )
     interval, delay = _microseconds(arrays["time"])
     pressure = arrays["pressure"]
@@ -268,6 +279,12 @@ def write_segy(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = False
         float(dataset.attrs.get("line_y", 0.0)),
     )
     write_traces(traces, Path(path), overwrite=overwrite)
+
+
+def _native(values: ArrayLike) -> Array:
+    """An array of this machine's byte order."""
+    array = np.asarray(values)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
 
 
 def _attrs(name: str) -> dict[str, Any]:
@@ -328,7 +345,7 @@ def _check_noise_std(noise_std: object, has_pressure: bool) -> None:
     is_number = isinstance(noise_std, int | float | np.number)
     if not has_pressure or not is_number or not 0 < float(np.asarray(noise_std)) < np.inf:
         raise NoiseLevelError(
-            "noise_std is no noise level of the traces",
+            "noise_std is not a noise level of the traces",
             got=repr(noise_std) if has_pressure else "no pressure",
             expected="one positive number, in the units of pressure",
             hint="Leave it out if it is not known.",
@@ -337,7 +354,7 @@ def _check_noise_std(noise_std: object, has_pressure: bool) -> None:
 
 def _unknown_suffix(path: Path) -> InputError:
     return InputError(
-        f"survey {path} is of no known format",
+        f"the format of survey {path} is not known",
         got=f"suffix {path.suffix!r}",
         expected=".zarr, .segy or .sgy",
     )
@@ -346,7 +363,7 @@ def _unknown_suffix(path: Path) -> InputError:
 def _microseconds(time: Array) -> tuple[int, int]:
     """Interval in microseconds, and delay in milliseconds, of a uniform time axis in s."""
     if len(time) < 2:
-        raise ShapeError("time is no axis", got=f"{len(time)} samples", expected="2 or more")
+        raise ShapeError("time is not an axis", got=f"{len(time)} samples", expected="2 or more")
     interval = round(float(time[-1] - time[0]) / (len(time) - 1) * 1e6)
     delay = round(float(time[0]) * 1e3)
     # To a thousandth of a sample, or what float64 resolves.
@@ -371,7 +388,7 @@ def _records(dataset: xr.Dataset) -> NDArray[np.int64]:
     is_number = record.dtype.kind in "iu" and np.abs(record).max() < 2**31
     if not is_number or len(np.unique(record)) < n_shots:
         raise InputError(
-            "labels of the shots are no field record numbers",
+            "labels of the shots are not field record numbers",
             got=f"{record[:5].tolist()} ...",
             expected="integers of 32 bits, each once",
             hint="Give others, or ds.drop_vars('shot') to have them numbered.",

@@ -1,10 +1,11 @@
-"""Seismics: acquisition, and the acoustic wave equation as a torch operator."""
+"""Seismic: acquisition, and acoustic and elastic wave equations as torch operators."""
 
 from invdiff.operators.seismic.acoustic import Acoustic, gardner
 from invdiff.operators.seismic.born import Born
 from invdiff.operators.seismic.boundary import Boundary
 from invdiff.operators.seismic.deepwave import Deepwave
 from invdiff.operators.seismic.elastic import Elastic
+from invdiff.operators.seismic.problem import acoustic_problem
 from invdiff.operators.seismic.propagator import Devito
 from invdiff.operators.seismic.survey import Survey, ricker
 from invdiff.operators.seismic.workers import Cluster, Threads
@@ -19,6 +20,7 @@ __all__ = [
     "Elastic",
     "Survey",
     "Threads",
+    "acoustic_problem",
     "gardner",
     "ricker",
 ]

@@ -34,30 +34,41 @@ __all__ = ["Acoustic", "gardner"]
 
 
 class Acoustic:
-    r"""Pressure of acoustic waves, a nonlinear operator of the velocity.
+    r"""Pressure of acoustic waves at the receivers, a nonlinear operator of the velocity.
 
-    It solves::
+    It solves the wave equation of constant density, or that of a given density::
 
-        1/v^2 p_tt - lap p = f(t) delta(x - x_s),    or with a density
+        1/v^2 p_tt - lap p = f(t) delta(x - x_s)
         rho_0/(rho v^2) p_tt - div(rho_0/rho grad p) = f(t) delta(x - x_s),  rho_0 = 1000 kg/m^3
 
-    Time step and length of the data depend on the upper velocity bound alone, not on the model at
-    hand. Each model and shot is one solve; a gradient by :meth:`misfit_and_gradient` is two, one
-    through torch's autograd three.
+    from rest, for a wavelet ``f`` at each source ``x_s`` in turn, and records ``p`` at the shot's
+    receivers. Gradients follow by the adjoint-state method (Plessix 2006,
+    doi 10.1111/j.1365-246X.2006.02978.x), ``dJ/dm = -sum_t p w_tt`` for ``m = 1/v^2``, with the
+    adjoint field ``w`` driven by the residual; they are exactly those of the discrete equations
+    where every wave field is stored (``snapshot=1``).
+
+    Assumptions: two dimensions, isotropic, no attenuation, line sources, a wavelet in the units of
+    the data. As a rule of thumb finite differences of order eight need three cells or more per
+    shortest wavelength. Time step and length of the data follow from the upper velocity bound
+    and not from the model at hand.
+
+    Cost: one solve per model and shot; two for :meth:`misfit_and_gradient`, three through torch's
+    autograd. A gradient stores one wave field per shot at work.
 
     Args:
         survey: sources, receivers and wavelet.
-        domain: grid of the models: dims ``("z", "x")`` with coordinates in m, evenly spaced.
-        bounds: lowest and highest velocity that a model may have, m/s.
+        domain: grid of the models: dims ``("z", "x")`` with coordinates in m, evenly spaced, of the
+            same origin as the positions of the survey.
+        bounds: lowest and highest velocity that a model may have, m/s. Models outside are refused.
         boundary: absorbing layers, and whether the top is a free surface.
         density: kg/m^3, ``(nz, nx)``, or a function from velocities to densities ``(batch, nz,
             nx)`` such as :func:`gardner`; constant by default.
-        engine: who solves the wave equation.
+        engine: solver of the wave equation, ``Devito()`` by default or ``Deepwave()``.
 
     Raises:
         InputError: bounds, positions or spacing that cannot be used, or a time step that violates
             the CFL condition.
-        ShapeError: a domain that is no section, or a density of another shape.
+        ShapeError: a domain that is not a section, or a density of another shape.
         MissingDependencyError: the engine, or its compiler, is not installed.
     """
 
@@ -95,12 +106,12 @@ class Acoustic:
 
     @property
     def n_data(self) -> int:
-        """All samples."""
+        """Number of samples of the data, all shots and receivers together."""
         return self.range.size
 
     @property
     def n_shots(self) -> int:
-        """Solves of one model's data."""
+        """Number of shots: the solves that the data of one model take."""
         return self.range.shape[0]
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -117,7 +128,7 @@ class Acoustic:
     def misfit_and_gradient(
         self, x: Tensor, y: Tensor, *, misfit: Misfit | None = None
     ) -> tuple[Tensor, Tensor]:
-        """Misfit between data and prediction, and its gradient, for two solves a shot.
+        """Misfit between data and prediction, and its gradient, for two solves per shot.
 
         Args:
             x: velocities ``(batch, nz, nx)``.
@@ -176,7 +187,7 @@ class Acoustic:
         return other
 
     def check(self, x: Tensor) -> None:
-        """Refuse models that the solver must not see."""
+        """Refuse models ``(batch, nz, nx)`` that are not finite or outside the bounds."""
         self.domain.check(x, name="velocity")
         check_velocity(x, self.bounds)
 

@@ -16,13 +16,20 @@ __all__ = ["Born"]
 
 
 class Born(HandWritten):
-    """``dp = F'(v) dv``: the singly scattered pressure of changes ``dv`` of the velocity, m/s.
+    r"""Singly scattered pressure ``dp = F'(v) dv`` of changes ``dv`` of the velocity, m/s.
 
-    Its adjoint is reverse-time migration. Forward two wave fields a shot, adjoint two solves;
-    exact adjoints of each other where the operator stores every wave field (``snapshot=1``).
+    The Born approximation about a background ``v``, for least-squares migration. With ``m = 1/v^2``
+    and the background field ``u``::
+
+        m dp_tt - lap dp = -dm u_tt,    dm = -2 dv / v^3
+
+    The adjoint is reverse-time migration (Baysal, Kosloff & Sherwood 1983, Geophysics 48(11)).
+    Assumptions: those of `Acoustic` with constant density, and changes so weak that waves scattered
+    twice are negligible. Cost: two wave fields per shot forwards, two solves per shot backwards.
+    Both are exact adjoints of each other where every wave field is stored (``snapshot=1``).
 
     Args:
-        operator: constant density, engine Devito.
+        operator: `Acoustic` of constant density with the engine Devito.
         background: ``v``, ``(nz, nx)``, m/s.
 
     Raises:
@@ -33,7 +40,7 @@ class Born(HandWritten):
         propagator = operator.propagator
         if operator.density is not None or not isinstance(propagator, DevitoPropagator):
             raise UnsupportedError(
-                "Born is of constant density and Devito",
+                "Born needs constant density and Devito",
                 got=operator,
                 expected="Acoustic(..., density=None, engine=Devito())",
                 hint="The derivative of any other is torch's own: torch.func.vjp(operator, v).",

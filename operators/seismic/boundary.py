@@ -1,14 +1,4 @@
-r"""The edge of a model: absorbing layers around it, a free surface on top.
-
-The layers repeat the model's edge outwards, and waves die in them by a term ``d u_t`` of the wave
-equation with::
-
-    d(l) = 3 log(1/R) / (2 L v_ref) (s - sin(2 pi s) / (2 pi)),    s = l / L
-
-at distance ``l`` into a layer of thickness ``L`` (Sochacki et al. 1987; the profile of Devito's
-examples). ``d`` does not depend on the velocity, so that the gradient has no term of it.
-Under a free surface, ghost rows above the model mirror the pressure with the opposite sign.
-"""
+"""The edges of a model: absorbing layers and a free surface."""
 
 from __future__ import annotations
 
@@ -19,6 +9,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError
 
 __all__ = ["Boundary"]
@@ -26,14 +17,24 @@ __all__ = ["Boundary"]
 
 @dataclass(frozen=True)
 class Boundary:
-    """What surrounds a model.
+    r"""Absorbing layers around a model, or a free surface on top of it.
+
+    The layers continue the model's edge outwards. Waves decay in them by a term ``d u_t`` of the
+    wave equation (Sochacki et al. 1987, Geophysics 52(1); the profile of Devito's examples)::
+
+        d(l) = 3 log(1/R) / (2 L v_ref) (s - sin(2 pi s) / (2 pi)),    s = l / L
+
+    at distance ``l`` into a layer of thickness ``L``. ``d`` does not depend on the velocity, and
+    adds no term to the gradient. Under a free surface, ghost rows above the model mirror the
+    pressure with the opposite sign. Layers absorb less at grazing incidence than ``reflection``
+    says; each adds its cells to the cost of a solve. Deepwave replaces them by its CPMLs.
 
     Args:
         n_absorbing: cells of the absorbing layers; one and a half wavelengths at the lowest
             frequency of interest is a good thickness.
         is_free_surface: whether the pressure vanishes at the top row of the model, instead of an
             absorbing layer above it.
-        reflection: amplitude that may come back at normal incidence, ``R``.
+        reflection: share of the amplitude that may come back at normal incidence, ``R``.
 
     Raises:
         InputError: a thickness or reflection that makes no layer.
@@ -44,7 +45,9 @@ class Boundary:
     reflection: float = 1e-3
 
     def __post_init__(self) -> None:
-        if self.n_absorbing < 1 or not 0 < self.reflection < 1:
+        n = as_integer("n_absorbing", self.n_absorbing)
+        object.__setattr__(self, "n_absorbing", n)
+        if n < 1 or not 0 < self.reflection < 1:
             raise InputError(
                 "not an absorbing layer",
                 got=self,

@@ -1,23 +1,17 @@
-r"""Deepwave as engine: models and shots as one batch, on the CPU or a GPU, without a compiler.
+"""Deepwave as engine: models and shots as one batch, on the CPU or a GPU, without a compiler."""
 
-It solves the equations of `invdiff.operators.seismic.equations` with its own conventions, which
-this module translates, so that data agree with Devito's sample by sample:
-
-- Constant density: its source is ``lap u - u_tt / v^2 = f``, so ours goes in as ``-f / (h_z h_x)``,
-  a delta function being one over the area of a cell. Its sample ``j`` acts between the steps ``j``
-  and ``j + 1`` and its data are the field at step ``j``, as ours are: no shift.
-- Variable density: first order, with a volume rate ``s``: ``p_t / K = -div u + s``. So
-  ``s_j = sum_{i <= j} f_i dt / (rho_0 h_z h_x)``. It averages the density between grid points
-  where Devito averages its inverse; they differ where neighbours contrast.
-- Free surface: the pressure vanishes one row *above* its constant-density model, so the top row,
-  which no wave feels, is left out.
-- Its absorbing layers are CPMLs: stronger than `Boundary`'s sponge of the same thickness.
-- Positions between grid points are bilinear, as with Devito: its own windowed sinc refuses
-  positions close to an edge.
-
-References:
-    Richardson (2023), Deepwave, Zenodo 3829886; Pasalic & McGarry (2010), SEG (CPML).
-"""
+# It solves the equations of `invdiff.operators.seismic.equations` with its own conventions, which
+# this module translates, so that data agree with Devito's sample by sample:
+#
+# - Constant density: its source is lap u - u_tt / v^2 = f, so ours goes in as -f / (h_z h_x), a
+#   delta function being one over the area of a cell. Its sample j acts between the steps j and
+#   j + 1 and its data are the field at step j, as ours are: no shift.
+# - Variable density: first order, with a volume rate s: p_t / K = -div u + s. So
+#   s_j = sum_{i <= j} f_i dt / (rho_0 h_z h_x).
+# - Free surface: the pressure vanishes one row *above* its constant-density model, so the top row,
+#   which no wave feels, is left out.
+# - Positions between grid points are bilinear, as with Devito: its own windowed sinc refuses
+#   positions close to an edge.
 
 from __future__ import annotations
 
@@ -32,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError, MissingDependencyError
 from invdiff.operators.seismic.equations import RHO_0
 from invdiff.operators.seismic.points import Points
@@ -64,20 +59,26 @@ def load_deepwave() -> Any:
 class Deepwave:
     """Finite differences of second order in time by Deepwave, on the device of the models.
 
-    A gradient keeps the wave fields of all shots of a call, so its memory grows with them. On the
-    CPU Deepwave takes as many threads as ``OMP_NUM_THREADS`` says.
+    The engine for a GPU, and for machines without a compiler (Richardson 2023, Zenodo 3829886). Its
+    data are those of `Devito`, but for two things: its absorbing layers are CPMLs (Pasalic &
+    McGarry 2010, SEG), which absorb more than a `Boundary` of the same thickness; and it averages
+    the density between grid points where Devito averages its inverse, so that they differ where
+    neighbours contrast.
+
+    Cost: a gradient keeps the wave fields of all shots of a call, so its memory grows with them. On
+    the CPU Deepwave takes as many threads as ``OMP_NUM_THREADS`` says.
 
     Args:
         space_order: of the finite differences: 2, 4, 6 or 8.
         snapshot: time steps between the stored wave fields of a gradient: 1 for the exact one; by
             default as many as the sampling theorem allows at half the shortest period.
-        substeps: time steps a sample; by default the fewest that are stable.
+        substeps: time steps per sample; by default the fewest that are stable.
         pml_frequency: at which the absorbing layers are best, Hz; that of the wavelets by default.
         shots_per_call: solves at a time, which bounds the memory of a gradient; all models and
             shots by default.
 
     Raises:
-        InputError: an order that Deepwave has not, or a number below one.
+        InputError: an order that Deepwave does not have, or a count that is not an integer >= 1.
     """
 
     space_order: int = 8
@@ -87,12 +88,15 @@ class Deepwave:
     shots_per_call: int | None = None
 
     def __post_init__(self) -> None:
-        counts = (self.snapshot, self.substeps, self.shots_per_call)
-        if self.space_order not in _ACCURACIES or any(n is not None and n < 1 for n in counts):
+        for name in ("space_order", "snapshot", "substeps", "shots_per_call"):
+            value = getattr(self, name)
+            if value is not None:
+                object.__setattr__(self, name, as_integer(name, value, least=1))
+        if self.space_order not in _ACCURACIES:
             raise InputError(
-                "Deepwave cannot run so",
-                got=self,
-                expected=f"a space order in {_ACCURACIES}, and counts of 1 or more",
+                "Deepwave does not have this space order",
+                got=f"space_order={self.space_order}",
+                expected=f"one of {_ACCURACIES}",
             )
 
     def propagator(self, setting: Setting) -> DeepwavePropagator:
@@ -129,14 +133,14 @@ class DeepwavePropagator:
     engine: Deepwave
 
     def data(self, velocity: Tensor, density: Tensor | None) -> Tensor:
-        """One solve a shot, two more for its pull-back."""
+        """Data of models: one solve per shot, two more for the derivative."""
         data: Tensor = _Propagate.apply(self, velocity, density)
         return data
 
     def misfits(
         self, velocity: Tensor, density: Tensor | None, *, misfit: Misfit | None, observed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Two solves a shot."""
+        """Misfits and their derivative: two solves per shot."""
         media = _given(velocity, density)
         wanted = [x.requires_grad for x in media]
 

@@ -24,15 +24,17 @@ _PARAMETERS = ("vp", "vs", "density")
 
 
 class Elastic:
-    r"""Pressure of elastic waves in a plane, a nonlinear operator of P, S velocity and density.
+    r"""Pressure of elastic waves in a plane, a nonlinear operator of P and S velocity and density.
 
-    ::
+    The velocity-stress equations (Virieux 1986, Geophysics 51(4))::
 
         rho u_t = div sigma,    sigma_t = lambda (div u) 1 + mu (grad u + grad u^T) - K s 1,
         p = -(sigma_xx + sigma_zz) / 2,    K = lambda + mu,    s = int f dt delta(x - x_s) / rho_0
 
-    ``u`` is the particle velocity, ``lambda + 2 mu = rho vp^2`` and ``mu = rho vs^2``. Without S
-    waves (``vs = 0``) it is `Acoustic` with a density. The time step follows from the bounds.
+    with the particle velocity ``u``, ``lambda + 2 mu = rho vp^2`` and ``mu = rho vs^2``. Without S
+    waves (``vs = 0``) it is `Acoustic` with a density. Assumptions: two dimensions, isotropic, no
+    attenuation, explosive sources, no free surface. The time step follows from the bounds. Cost:
+    one solve per model and shot, two for a gradient, whose memory grows with the shots of a call.
 
     Args:
         survey: explosive sources, pressure receivers, and the wavelet ``f``.
@@ -40,15 +42,12 @@ class Elastic:
             and kg/m^3; ``z`` and ``x`` in m.
         bounds: lowest and highest P velocity that a model may have, m/s.
         boundary: absorbing layers on all sides.
-        engine: numbers of the solver.
+        engine: settings of the solver.
 
     Raises:
         UnsupportedError: a free surface, for which Deepwave has no stable elastic scheme.
-        ShapeError: a domain that holds no three parameters on a section.
+        ShapeError: a domain that does not hold three parameters on a section.
         InputError: bounds or positions that cannot be used.
-
-    References:
-        Virieux (1986), Geophysics 51(4).
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class Elastic:
     ) -> None:
         if domain.dims != ("parameter", "z", "x") or domain.shape[0] != len(_PARAMETERS):
             raise ShapeError(
-                "the domain of Elastic is no section of three parameters",
+                "the domain of Elastic is not a section of three parameters",
                 got=f"{domain.dims} of shape {domain.shape}",
                 expected="('parameter', 'z', 'x') of shape (3, nz, nx): vp, vs, density",
             )
@@ -72,10 +71,12 @@ class Elastic:
                 "Elastic has no free surface",
                 got=boundary,
                 expected="Boundary(is_free_surface=False)",
-                hint="Let the waves leave at the top, or take Acoustic.",
+                hint="Use an absorbing top, or the operator Acoustic.",
             )
         if not 20 <= bounds[0] < bounds[1]:
-            raise InputError("these are no velocity bounds", got=bounds, expected="low < high, m/s")
+            raise InputError(
+                "these are not velocity bounds", got=bounds, expected="low < high, m/s"
+            )
         coords = {dim: domain.coords[dim] for dim in ("z", "x")}
         section = Grid(("z", "x"), domain.shape[1:], domain.dtype, coords=coords, units="m s-1")
         survey.check_on(section)
@@ -93,12 +94,12 @@ class Elastic:
 
     @property
     def n_data(self) -> int:
-        """All samples."""
+        """Number of samples of the data, all shots and receivers together."""
         return self.range.size
 
     @property
     def n_shots(self) -> int:
-        """Solves of one model's data."""
+        """Number of shots: the solves that the data of one model take."""
         return self.survey.n_shots
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -115,21 +116,21 @@ class Elastic:
     def misfit_and_gradient(
         self, x: Tensor, y: Tensor, *, misfit: Misfit | None = None
     ) -> tuple[Tensor, Tensor]:
-        """As `Acoustic.misfit_and_gradient`, with gradients ``(batch, 3, nz, nx)``."""
+        """As `Acoustic.misfit_and_gradient`, of models and gradients ``(batch, 3, nz, nx)``."""
         self.check(x)
         return fused_gradient(
             self.propagator, x, y, grid=self.range, misfit=misfit, density=lambda _: None
         )
 
     def shots(self, indices: Sequence[int] | NDArray[Any]) -> Elastic:
-        """The operator of some of the shots."""
+        """The operator of some of the shots, chosen by number."""
         return Elastic(
             self.survey.shots(indices), self.domain,
             bounds=self.bounds, boundary=self.boundary, engine=self.propagator.engine,
         )  # fmt: skip
 
     def check(self, x: Tensor) -> None:
-        """Refuse models that the solver must not see."""
+        """Refuse models ``(batch, 3, nz, nx)`` that are not rock within the bounds."""
         self.domain.check(x, name="model")
         if not torch.isfinite(x).all():
             raise NonFiniteError("the model holds NaN or Inf", expected="finite values")
@@ -145,7 +146,7 @@ class Elastic:
         if broken:
             ranges = zip(_PARAMETERS, (vp, vs, density), strict=True)
             raise InputError(
-                "this is no elastic medium of these bounds",
+                "not an elastic medium within the bounds",
                 got=", ".join(f"{n} {float(f.min()):g} to {float(f.max()):g}" for n, f in ranges),
                 expected=", ".join(broken),
                 hint="Give m/s and kg/m^3, in the order vp, vs, density.",

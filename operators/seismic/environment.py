@@ -1,4 +1,4 @@
-"""What Devito needs of the machine, checked before it hangs or crawls."""
+"""What Devito needs of the machine, checked before the first solve."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load_devito() -> Any:
             "Devito is not installed",
             got=str(error),
             expected="the package devito",
-            hint="pip install 'invdiff[seismic]', or take the engine Deepwave().",
+            hint="pip install 'invdiff[seismic]', or use the engine Deepwave().",
         ) from error
     if "DEVITO_LOGGING" not in os.environ:
         devito.configuration["log-level"] = "WARNING"
@@ -53,7 +53,7 @@ def load_devito() -> Any:
 
 
 def check_compiler(compiler: str) -> None:
-    """Refuse a C compiler that is not there: Devito compiles its operators at run time.
+    """Refuse a C compiler that is missing: Devito compiles its operators at run time.
 
     Raises:
         MissingDependencyError: no such program.
@@ -63,7 +63,7 @@ def check_compiler(compiler: str) -> None:
             "the C compiler that Devito needs at run time is missing",
             got=f"no program {compiler!r}",
             expected="gcc, or another named by DEVITO_ARCH",
-            hint="Install gcc (Debian: apt install gcc), or take the engine Deepwave().",
+            hint="Install gcc (Debian: apt install gcc), or use the engine Deepwave().",
         )
 
 
@@ -98,7 +98,10 @@ def check_threads(n_threads: int) -> None:
     """
     if n_threads < 1:
         raise InputError(
-            "no threads to run shots in", got=n_threads, expected=">= 1", hint="Take Threads(1)."
+            "there is no thread to run shots in",
+            got=n_threads,
+            expected=">= 1",
+            hint="Use Threads(1).",
         )
     n_cores = available_cores()
     if n_threads > max(2 * n_cores, 4):
@@ -106,7 +109,7 @@ def check_threads(n_threads: int) -> None:
             "threads are oversubscribed",
             got=f"{n_threads} shots at once on {n_cores} cores",
             expected=f"at most {max(2 * n_cores, 4)}",
-            hint=f"Take Threads({n_cores}): more gain nothing, and each holds wave fields.",
+            hint=f"Use Threads({n_cores}): more gain nothing, and each holds wave fields.",
         )
 
 

@@ -1,19 +1,4 @@
-r"""The two acoustic wave equations, and what Devito is told of them.
-
-Constant density, with the squared slowness ``m = 1 / v^2``::
-
-    m u_tt - lap u + d u_t = f
-
-Variable density (relative to ``RHO_0``), with ``c = RHO_0 / (rho v^2)`` and ``b = RHO_0 / rho``::
-
-    c u_tt - div(b grad u) + d u_t = f
-
-``b`` lives half-way between the grid points. Both are symmetric in space, so that the discrete
-adjoint runs the same stencil backwards in time, and the derivatives of ``J`` with respect to the
-medium, with ``u`` the wave field and ``w`` the adjoint one driven by the residual, are exact::
-
-    dJ/dm = -sum_t u w_tt,    dJ/db = -sum_t grad u . grad w
-"""
+"""The two acoustic wave equations in the terms of Devito."""
 
 from __future__ import annotations
 
@@ -27,7 +12,12 @@ RHO_0 = 1000.0  # kg/m^3
 
 
 class Equation(ABC):
-    """A second-order wave equation ``inertia u_tt + d u_t - space(u) = f``."""
+    """A second-order wave equation ``inertia u_tt + d u_t - space(u) = f``.
+
+    Its space part is symmetric, so that the discrete adjoint runs the same stencil backwards in
+    time, and the derivatives of a misfit ``J`` with respect to the medium, ``imaging`` summed over
+    time with the wave field ``u`` and the adjoint one ``w`` driven by the residual, are exact.
+    """
 
     parameters: ClassVar[tuple[str, ...]]
     """Names of the fields that make the medium; the first is the inertia."""
@@ -47,28 +37,31 @@ class Equation(ABC):
 
 @dataclass(frozen=True)
 class ConstantDensity(Equation):
-    """``m u_tt - lap u + d u_t = f``."""
+    """``m u_tt - lap u + d u_t = f`` with ``m = 1 / v^2`` and ``dJ/dm = -sum_t u w_tt``."""
 
     parameters: ClassVar[tuple[str, ...]] = ("m",)
 
     def medium(self, grid: Any, order: int) -> dict[str, Any]:
-        """``m``."""
+        """The function ``m`` at the grid points."""
         from devito import Function
 
         return {"m": Function(name="m", grid=grid, space_order=order)}
 
     def space(self, u: Any, medium: dict[str, Any], name: str) -> tuple[list[Any], Any]:
-        """``lap u``."""
+        """The Laplacian ``lap u``; no intermediate fields."""
         return [], u.laplace
 
     def imaging(self, u: Any, w: Any) -> dict[str, Any]:
-        """``-u w_tt``."""
+        """The term ``-u w_tt`` of the gradient by ``m``."""
         return {"m": -u * w.dt2}
 
 
 @dataclass(frozen=True)
 class VariableDensity(Equation):
-    """``c u_tt - div(b grad u) + d u_t = f``."""
+    """``c u_tt - div(b grad u) + d u_t = f`` with ``c = RHO_0 / (rho v^2)``, ``b = RHO_0 / rho``.
+
+    ``b`` lives half-way between the grid points; ``dJ/db = -sum_t grad u . grad w``.
+    """
 
     parameters: ClassVar[tuple[str, ...]] = ("c", "bz", "bx")
 

@@ -1,4 +1,4 @@
-"""What may enter the wave solvers: grids, bounds, velocities, densities and weights."""
+"""Checks of what enters the wave solvers: grids, bounds, velocities, densities and weights."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ __all__ = [
 
 
 def check_domain(domain: Grid) -> None:
-    """Refuse grids that are not evenly spaced, or of numbers that no solver computes with."""
+    """Refuse grids that are not evenly spaced, or of a dtype that no solver computes in."""
     if domain.dtype not in (torch.float32, torch.float64):
         raise DTypeError(
-            "waves cannot be computed with these numbers",
+            "waves cannot be computed in this dtype",
             got=domain.dtype,
             expected="torch.float32 or torch.float64",
         )
@@ -43,11 +43,11 @@ def check_domain(domain: Grid) -> None:
 
 
 def check_bounds(bounds: tuple[float, float]) -> None:
-    """Refuse velocity bounds that are no range in m/s."""
+    """Refuse velocity bounds that are not a range in m/s."""
     low, high = bounds
     if not 0 < low < high < math.inf:
         raise InputError(
-            "velocity bounds are no range", got=bounds, expected="0 < low < high, finite"
+            "velocity bounds are not a range", got=bounds, expected="0 < low < high, finite"
         )
     if high < 20:
         raise InputError(
@@ -97,7 +97,7 @@ def check_density(density: Tensor, shape: tuple[int, ...]) -> None:
     low, high = (float(end) for end in density.detach().aminmax())
     if low <= 0 or high < 20:
         raise InputError(
-            "this is no density in kg/m^3",
+            "not a density in kg/m^3",
             got=f"{low:g} to {high:g}",
             expected="> 0, about 1000 to 3000",
             hint="It looks like g/cm^3: multiply it by 1000."
@@ -119,7 +119,7 @@ def check_weights(weights: NDArray[np.float64], n_shots: int) -> None:
         raise ShapeError(
             "weights do not encode the shots",
             got=f"shape {weights.shape}",
-            expected=f"(n_encoded, {n_shots}), no row of zeros",
+            expected=f"(n_encoded, {n_shots}), without rows of zeros",
         )
 
 

@@ -122,8 +122,8 @@ class Kernels:
 
         if not isinstance(self.equation, ConstantDensity):
             raise UnsupportedError(
-                "Born is of the constant-density equation", got=self.equation,
-                hint="Take the derivative of VariableDensity by torch, or Acoustic.",
+                "Born needs the constant-density equation", got=self.equation,
+                hint="Differentiate Acoustic with a density by torch.",
             )  # fmt: skip
         grid = self.grid()
         medium = self._medium(grid)

@@ -1,4 +1,4 @@
-"""Sources and receivers as grid points: bilinear between them, each point once a shot."""
+"""Sources and receivers as grid points: bilinear between them, each point once per shot."""
 
 from __future__ import annotations
 

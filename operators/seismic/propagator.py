@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError, ShapeError, UnsupportedError
 from invdiff.grid import Grid, check_finite
 from invdiff.operators.seismic.boundary import Boundary
@@ -38,7 +39,7 @@ Misfit = Callable[[Tensor, Tensor], Tensor]
 
 @dataclass(frozen=True, eq=False)
 class Setting:
-    """What an engine has to know.
+    """All that an engine needs to know of a problem.
 
     Args:
         survey: of all sources.
@@ -46,7 +47,7 @@ class Setting:
         bounds: lowest and highest velocity, m/s.
         boundary: what surrounds the models.
         has_density: whether the density varies.
-        weights: ``(n_shots, n_sources)`` of simultaneous sources; None for one source a shot.
+        weights: ``(n_shots, n_sources)`` of simultaneous sources; None for one source per shot.
     """
 
     survey: Survey
@@ -113,18 +114,34 @@ class Engine(Protocol):
 class Devito:
     """Finite differences of second order in time by Devito, compiled for the CPU.
 
+    Code is generated and compiled once for each equation and grid spacing (Louboutin et al. 2019,
+    doi 10.5194/gmd-12-1165-2019; Luporini et al. 2020, doi 10.1145/3374916), a few seconds at the
+    first solve, and serves all models, shots and threads. It needs a C compiler at run time.
+
+    Cost: a solve takes one pass over the padded grid per time step. A gradient stores a wave field
+    for each shot at work, ``4 n_t n_z n_x / snapshot`` bytes in single precision. With a snapshot
+    above one the adjoint source has to be low-passed to what the stored fields sample.
+
     Args:
         space_order: of the finite differences, even.
         snapshot: time steps between the stored wave fields of a gradient: 1 for the exact one; by
             default as many as the sampling theorem allows at half the shortest period.
-        substeps: time steps a sample; by default the fewest that are stable.
-        workers: where the shots run.
+        substeps: time steps per sample; by default the fewest that are stable.
+        workers: where the shots run, ``Threads(1)`` by default.
+
+    Raises:
+        InputError: counts that are not integers.
     """
 
     space_order: int = 8
     snapshot: int | None = None
     substeps: int | None = None
     workers: Workers = field(default_factory=Threads)
+
+    def __post_init__(self) -> None:
+        for name in ("space_order", "snapshot", "substeps"):
+            if getattr(self, name) is not None:
+                object.__setattr__(self, name, as_integer(name, getattr(self, name)))
 
     def propagator(self, setting: Setting) -> DevitoPropagator:
         """Nothing is compiled before the first solve."""
@@ -160,7 +177,7 @@ class Devito:
     def _check(self, setting: Setting) -> None:
         if self.space_order < 2 or self.space_order % 2:
             raise InputError(
-                "no finite differences of this order",
+                "finite differences do not have this order",
                 got=f"space_order = {self.space_order}",
                 expected="an even number >= 2",
             )
@@ -191,14 +208,14 @@ class DevitoPropagator:
     n_ghost: int
 
     def data(self, velocity: Tensor, density: Tensor | None) -> Tensor:
-        """One solve a shot, two more for its pull-back."""
+        """Data of models: one solve per shot, two more for the derivative."""
         data: Tensor = _Propagate.apply(self.medium(velocity, density), self)
         return data
 
     def misfits(
         self, velocity: Tensor, density: Tensor | None, *, misfit: Misfit | None, observed: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Two solves a shot."""
+        """Misfits and their derivative: two solves per shot."""
         medium = self.medium(velocity, density)
         responses = [
             [_Response(_numpy(y), misfit_of_shot(misfit, s)) for s, y in enumerate(traces)]
@@ -208,7 +225,7 @@ class DevitoPropagator:
         return values, (medium * gradient).sum()
 
     def on(self, setting: Setting) -> DevitoPropagator:
-        """Shares the engine."""
+        """The propagator of another setting, which shares the compiled engine."""
         return DevitoPropagator(setting, self.engine, self.workers, self.n_ghost)
 
     def medium(self, velocity: Tensor, density: Tensor | None) -> Tensor:
@@ -293,9 +310,10 @@ class _Propagate(torch.autograd.Function):
 
 
 class _PullBack(torch.autograd.Function):
-    """Keeps the way to medium and cotangent, so that no second derivative is wrong in silence.
+    """Keeps the graph of medium and cotangent, so that a second derivative raises an error.
 
-    torch's ``once_differentiable`` cuts it: ``autograd.grad`` would give the padding's share alone.
+    torch's ``once_differentiable`` cuts it: ``autograd.grad`` would return the padding's share
+    only.
     """
 
     @staticmethod
@@ -309,10 +327,10 @@ class _PullBack(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> None:
         raise UnsupportedError(
-            "waves have no second derivative here",
+            "second derivatives of waves are not available",
             got="a derivative of the gradient",
             expected="first derivatives",
-            hint="Take create_graph=False; for Gauss-Newton products use Born.",
+            hint="Use create_graph=False; for Gauss-Newton products use Born.",
         )
 
 
@@ -379,7 +397,7 @@ def fused_gradient(
 
 
 def misfit_of_shot(misfit: Misfit | None, shot: int) -> Misfit | None:
-    """A misfit that differs between shots says so by a method ``shots(indices)``."""
+    """The misfit of one shot, by its method ``shots(indices)`` where it differs between shots."""
     select = getattr(misfit, "shots", None)
     return misfit if select is None else select([shot])
 

@@ -1,9 +1,4 @@
-r"""How long a time step may be, and how high the frequencies go.
-
-Second order in time is stable for ``dt <= 2 / (v sqrt(K_z + K_x))`` with ``K`` the largest
-eigenvalue of ``-d^2/dz^2`` on the grid, the stencil's response to the shortest wave (Lines,
-Slawinski & Bording 1999, Geophysics 64(3)).
-"""
+"""The longest stable time step, and the highest frequency of a survey."""
 
 from __future__ import annotations
 
@@ -23,6 +18,10 @@ def longest_dt(
     spacing: tuple[float, float], velocity: float, *, space_order: int, is_staggered: bool = False
 ) -> float:
     """The longest stable time step, s.
+
+    Second order in time is stable for ``dt <= 2 / (v sqrt(K_z + K_x))`` with ``K`` the largest
+    eigenvalue of ``-d^2/dz^2`` on the grid, the stencil's response to the shortest wave (Lines,
+    Slawinski & Bording 1999, Geophysics 64(3)). Five percent are kept for damping and rounding.
 
     Args:
         spacing: of the grid, m.
@@ -54,10 +53,10 @@ def n_substeps(
     is_staggered: bool = False,
     asked: int | None = None,
 ) -> int:
-    """Time steps of the solver in one sample of the data, the fewest that are stable.
+    """Time steps of the solver per sample of the data, the fewest that are stable.
 
     Raises:
-        InputError: fewer ``asked`` for than stability needs.
+        InputError: ``asked`` is less than stability needs.
     """
     limit = longest_dt(spacing, velocity, space_order=space_order, is_staggered=is_staggered)
     needed = math.ceil(dt / limit)
@@ -66,7 +65,7 @@ def n_substeps(
             "the time step violates the CFL condition",
             got=f"dt = {dt / asked:g} s at {velocity:g} m/s on cells of {min(spacing):g} m",
             expected=f"at most {limit:g} s",
-            hint=f"Take substeps={needed} or leave it out, lower the upper velocity bound, or use"
+            hint=f"Set substeps={needed} or leave it out, lower the upper velocity bound, or use"
             " larger cells.",
         )
     return asked or needed

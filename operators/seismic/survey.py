@@ -1,4 +1,4 @@
-"""Survey: where the shots and receivers stand, what the source emits, and when it is recorded."""
+"""Acquisition: positions of sources and receivers, the wavelet, and the time axis."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import ArrayLike, NDArray
 
+from invdiff.arguments import as_integer
 from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
 from invdiff.grid import Grid
 
@@ -28,7 +29,10 @@ _POSITIONS = ("source_z", "source_x", "receiver_z", "receiver_x")
 class Survey:
     """Acquisition of a 2-D line, in SI units; positions are ``(z, x)``, z downwards.
 
-    Arrays are copied to read-only float64. Surveys are equal when their contents are.
+    Shot ``s`` emits ``wavelet`` at ``sources[s]`` and is recorded at its receivers from time zero
+    on, as many samples as the wavelet has: data are ``(shot, receiver, time)``. Arrays of any
+    floating or integer dtype and byte order are copied to read-only float64. Surveys are equal when
+    their contents are.
 
     Args:
         sources: ``(n_shots, 2)``, m.
@@ -44,6 +48,14 @@ class Survey:
         ShapeError: arrays of other shapes.
         DTypeError: values that are not real numbers.
         NonFiniteError: NaN or Inf.
+
+    >>> x = np.arange(0.0, 500.0, 100.0)
+    >>> receivers = np.stack([np.full_like(x, 10.0), x], axis=1)
+    >>> survey = Survey([(10.0, 250.0)], receivers, ricker(15.0, 2e-3, 200), 2e-3)
+    >>> survey
+    Survey(n_shots=1, n_receivers=5, n_samples=200, dt=0.002)
+    >>> survey.duration
+    0.398
     """
 
     sources: Floats
@@ -60,7 +72,7 @@ class Survey:
 
     @property
     def n_shots(self) -> int:
-        """Number of shots."""
+        """Number of shots, one source each."""
         return len(self.sources)
 
     @property
@@ -75,12 +87,12 @@ class Survey:
 
     @property
     def duration(self) -> float:
-        """Time of the last sample, s."""
+        """Time of the last sample in s; the first is at zero."""
         return (self.n_samples - 1) * self.dt
 
     @property
     def time(self) -> Floats:
-        """``(n_samples,)``, s, from zero."""
+        """Times of the samples ``(n_samples,)`` in s, from zero."""
         return np.arange(self.n_samples, dtype=np.float64) * self.dt
 
     @property
@@ -106,7 +118,7 @@ class Survey:
         index = np.atleast_1d(np.asarray(indices))
         if index.size == 0:
             raise InputError(
-                "empty shots: none is chosen", got="no indices", expected="one or more"
+                "empty shots: none are chosen", got="no indices", expected="one or more"
             )
         if index.dtype.kind not in "iu":
             raise DTypeError(
@@ -117,7 +129,7 @@ class Survey:
             )
         if index.ndim != 1 or index.min() < 0 or index.max() >= self.n_shots:
             raise InputError(
-                "no such shots", got=index.tolist(), expected=f"0 to {self.n_shots - 1}"
+                "shots do not exist", got=index.tolist(), expected=f"0 to {self.n_shots - 1}"
             )
         return replace(
             self,
@@ -164,9 +176,10 @@ class Survey:
                 expected="dims ('z', 'x'), each with its coordinate in m",
             )
         axes = [np.asarray(domain.coords[dim], np.float64) for dim in ("z", "x")]
+        everything = np.concatenate([self.sources, self.receivers.reshape(-1, 2)])
+        _check_origin(everything, axes)
         for name, positions in (("source", self.sources), ("receiver", self.receivers)):
             _check_inside(name, positions, axes)
-        everything = np.concatenate([self.sources, self.receivers.reshape(-1, 2)])
         extent = np.ptp(everything, axis=0)
         cell = [np.ptp(axis) / max(len(axis) - 1, 1) for axis in axes]
         if len(np.unique(everything, axis=0)) > 2 and (extent < cell).all():
@@ -248,7 +261,9 @@ class Survey:
 def ricker(
     frequency: float, dt: float, n_samples: int, *, delay: float | None = None
 ) -> NDArray[np.float64]:
-    """Ricker wavelet ``(1 - 2 a) exp(-a)``, ``a = (pi f (t - delay))^2``, ``(n_samples,)``.
+    """Ricker wavelet ``(1 - 2 a) exp(-a)``, ``a = (pi f (t - delay))^2``, of ``(n_samples,)``.
+
+    Its peak is one, at ``delay``. Scale it to the units of the data.
 
     Args:
         frequency: of the peak of its spectrum, Hz.
@@ -261,11 +276,15 @@ def ricker(
 
     References:
         Ricker (1953), The form and laws of propagation of seismic wavelets, Geophysics 18(1)
+
+    >>> wavelet = ricker(10.0, 2e-3, 200)
+    >>> float(wavelet.max()), int(wavelet.argmax())  # 1.5 periods are 0.15 s
+    (1.0, 75)
     """
-    dt = _time_step(dt)
+    dt, n_samples = _time_step(dt), as_integer("n_samples", n_samples, least=1)
     if not 0 < frequency <= 0.2 / dt:  # at 2.5 peak frequencies the spectrum is 3 % of its peak
         raise InputError(
-            "no Ricker wavelet of this frequency can be sampled",
+            "a Ricker wavelet of this frequency cannot be sampled",
             got=f"{frequency} Hz at dt = {dt} s",
             expected=f"frequency > 0, and 2.5 times it below Nyquist: at most {0.2 / dt:g} Hz",
             hint="Give Hz and s; shorten dt.",
@@ -302,7 +321,7 @@ def _time_step(dt: float) -> float:
     dt = float(dt)
     if not 0 < dt < _LONGEST_DT:
         raise InputError(
-            "this is no time step of seismic data in seconds",
+            "not a time step of seismic data in seconds",
             got=f"dt = {dt}",
             expected=f"0 < dt < {_LONGEST_DT} s",
             hint="Give seconds: 1 ms is 0.001." if dt > 0 else "",
@@ -311,13 +330,20 @@ def _time_step(dt: float) -> float:
 
 
 def _uniform_step(time: NDArray[Any]) -> float:
-    """Step of a time axis that starts at zero."""
+    """Step of a time axis that starts at zero, to a thousandth of a step."""
     time = _real("time", time)
     if time.ndim != 1 or len(time) < 2:
-        raise ShapeError("time is no axis", got=f"shape {time.shape}", expected="two or more times")
+        raise ShapeError(
+            "time is not an axis", got=f"shape {time.shape}", expected="two or more times"
+        )
     dt = float(time[-1] - time[0]) / (len(time) - 1)
     if time[0] == 0 and np.allclose(time, np.arange(len(time)) * time[1], rtol=1e-9, atol=0):
         return float(time[1])  # not the mean, so that the same axis comes back bit for bit
+    short = float(f"{dt:.6g}")  # what an axis in single precision was made of
+    if np.abs(time - np.arange(len(time)) * short).max() <= np.finfo(np.float32).eps * abs(
+        time[-1]
+    ):
+        dt = short
     if not np.allclose(time, np.arange(len(time)) * dt, rtol=0, atol=1e-3 * abs(dt)):
         raise InputError(
             "time is not uniform from zero",
@@ -332,6 +358,8 @@ def _uniform_step(time: NDArray[Any]) -> float:
 def _pair(arrays: Mapping[str, NDArray[Any]], name: str) -> Floats:
     """Positions ``(..., 2)`` from depth and distance."""
     z, x = np.asarray(arrays[f"{name}_z"]), np.asarray(arrays[f"{name}_x"])
+    if z.shape[-1:] == x.shape[-1:]:  # one of them may be shared by all shots
+        z, x = np.broadcast_arrays(z, x)
     if z.shape != x.shape:
         raise ShapeError(
             f"{name}_z and {name}_x do not fit together",
@@ -350,7 +378,7 @@ def _check_positions(sources: Floats, receivers: Floats) -> None:
                 expected="one or more",
             )
     if sources.ndim != 2 or sources.shape[1] != 2:
-        raise ShapeError("sources are no positions", got=sources.shape, expected="(n_shots, 2)")
+        raise ShapeError("sources are not positions", got=sources.shape, expected="(n_shots, 2)")
     n_shots = len(sources)
     leading = receivers.shape[:-2]
     if receivers.ndim < 2 or receivers.shape[-1] != 2 or leading not in ((), (n_shots,)):
@@ -378,6 +406,33 @@ def _check_wavelet(wavelet: Floats, n_shots: int) -> None:
         )
 
 
+def _check_origin(positions: Floats, axes: Sequence[Floats]) -> None:
+    """Refuse positions that all lie outside a model on which they would fit: UTM, elevations."""
+    if _looks_like_km(positions, axes):
+        return
+    for dim, place, axis in zip("zx", positions.T, axes, strict=True):
+        low, high, extent = axis.min(), axis.max(), np.ptp(axis)
+        is_outside = (place < low - 5e-4) | (place > high + 5e-4)
+        # Next to the model they are more likely to lie outside than to be measured otherwise.
+        gap = max(place.min() - high, low - place.max())
+        if is_outside.all() and np.ptp(place) <= extent and gap > extent:
+            offset = place.min() - low
+            raise InputError(
+                f"positions and model have different origins in {dim}",
+                got=f"sources and receivers at {dim} = {place.min():.10g} to {place.max():.10g} m",
+                expected=f"{dim} from {low:.10g} to {high:.10g} m, as of the model",
+                hint=f"Subtract the model's origin in the coordinates of the survey from"
+                f" source_{dim} and receiver_{dim}; subtracting {offset:.10g} m puts the first of"
+                " them at the model's edge.",
+            )
+
+
+def _looks_like_km(positions: Floats, axes: Sequence[Floats]) -> bool:
+    """Whether positions in m are spread far wider than the axes of the model."""
+    extent = np.array([np.ptp(axis) for axis in axes])
+    return bool((np.ptp(positions, axis=0) > 100 * extent).any())
+
+
 def _check_inside(name: str, positions: Floats, axes: Sequence[Floats]) -> None:
     low, high = np.array([axis.min() for axis in axes]), np.array([axis.max() for axis in axes])
     # Positions are rounded to a mm in files; half of that is not outside.
@@ -390,7 +445,9 @@ def _check_inside(name: str, positions: Floats, axes: Sequence[Floats]) -> None:
             f"{int(outside.sum())} of {outside.size} {name}s lie outside the model",
             got=f"{where} at z = {z:g} m, x = {x:g} m",
             expected=f"z from {low[0]:g} to {high[0]:g} m, x from {low[1]:g} to {high[1]:g} m",
-            hint="Positions are (z, x) in m. Extend the model, or leave them out of the survey.",
+            hint="The coordinates of the model look like km: multiply them by 1000."
+            if _looks_like_km(positions.reshape(-1, 2), axes)
+            else "Positions are (z, x) in m. Extend the model, or leave them out of the survey.",
         )
 
 

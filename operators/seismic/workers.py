@@ -1,8 +1,4 @@
-"""Where the shots run: in threads of this process, or on a Dask cluster.
-
-A job is one solve of one shot in one medium. Results come back in the order of the jobs and are
-summed in that order, so that a gradient is the same bits for any number of workers.
-"""
+"""Where the shots run: in threads of this process, or on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -11,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from invdiff.arguments import as_integer
 from invdiff.operators.seismic.environment import check_threads
 
 __all__ = ["Cluster", "Job", "Threads", "Workers"]
@@ -23,7 +20,11 @@ Task = Callable[..., Any]
 
 
 class Workers(Protocol):
-    """Runs jobs of an engine."""
+    """Runs jobs of an engine: one solve of one shot in one medium each.
+
+    Results come back in the order of the jobs and are summed in that order, so that a gradient is
+    the same bits for any number of workers.
+    """
 
     def run(
         self, task: Task, engine: Any, media: Sequence[Any], *, jobs: Sequence[Job]
@@ -34,18 +35,19 @@ class Workers(Protocol):
 
 @dataclass(frozen=True)
 class Threads:
-    """Threads of this process; the solver lets go of Python's lock.
+    """Threads of this process; the solver releases Python's lock.
 
     Args:
-        n: shots at work at the same time, each with wave fields of its own.
+        n: shots at work at the same time, each with its own wave fields.
 
     Raises:
-        InputError: none, or more than there are cores.
+        InputError: not an integer, less than one, or more than twice the number of cores.
     """
 
     n: int = 1
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "n", as_integer("n", self.n))
         check_threads(self.n)
 
     @property
@@ -56,7 +58,7 @@ class Threads:
     def run(
         self, task: Task, engine: Any, media: Sequence[Any], *, jobs: Sequence[Job]
     ) -> list[Any]:
-        """In the calling thread if there is one worker."""
+        """Run the jobs by ``n`` threads, or in the calling one if ``n`` is 1."""
         if self.n == 1:
             return [task(engine, media[i], *rest) for i, *rest in jobs]
         with ThreadPoolExecutor(self.n) as pool:
@@ -65,7 +67,7 @@ class Threads:
 
 @dataclass
 class Cluster:
-    """Workers of a Dask cluster: the engine goes to each of them once, the media once a call.
+    """Workers of a Dask cluster: the engine is sent to each of them once, the media once per call.
 
     Args:
         client: a ``dask.distributed.Client``; its workers need Devito and a C compiler.
@@ -82,7 +84,7 @@ class Cluster:
     def run(
         self, task: Task, engine: Any, media: Sequence[Any], *, jobs: Sequence[Job]
     ) -> list[Any]:
-        """One Dask task a job; a failed worker's jobs are run again by another."""
+        """Run one Dask task per job; those of a failed worker are run again by another."""
         if id(engine) not in self._engines:  # the engine is kept with its future: ids stay its own
             future = self.client.scatter(engine, broadcast=True, hash=False)
             self._engines[id(engine)] = (engine, future)

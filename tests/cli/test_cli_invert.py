@@ -168,7 +168,7 @@ Spoil = Callable[[xr.Dataset, xr.Dataset], tuple[xr.Dataset, xr.Dataset]]
 SPOILS: dict[str, tuple[Spoil, str]] = {
     "km/s": (lambda s, m: (s, (m / 1000).assign_coords(m.coords)), "km/s"),
     "units": (lambda s, m: (s, m.assign(velocity=m["velocity"].assign_attrs(units="km/s"))), "SI"),
-    "dims": (lambda s, m: (s, m.rename(z="depth")), "no single starting model"),
+    "dims": (lambda s, m: (s, m.rename(z="depth")), "does not hold a single velocity model"),
     "several": (lambda s, m: (s, m.assign(b=m["velocity"]).rename(velocity="a")), "velocity"),
     "no axes": (lambda s, m: (s, m.drop_vars("x")), "coordinate"),
     "km": (lambda s, m: (s, m.assign_coords(z=m.z / 1000, x=m.x / 1000)), "outside the model"),

@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
-from invdiff.errors import DivergedError
+from invdiff.errors import DivergedError, InputError
 from invdiff.fwi import (
     LBFGS,
     Adam,
@@ -259,3 +259,62 @@ def test_lbfgs_searches_along_its_lines(noise: float) -> None:
     np.testing.assert_allclose(result.misfit_history[0, -1], result.data_misfit[0], rtol=1e-9)
     # Most steps take a single evaluation.
     assert np.median(np.diff(result.solves)) == N_SHOTS
+
+
+# ---------------------------------------------------------------- settings
+
+
+COUNTS = {
+    "Minibatch": Minibatch,
+    "Encoded": Encoded,
+    "keep": lambda n: Minibatch(1, keep=n),
+    "LBFGS": LBFGS,
+    "memory": lambda n: LBFGS(memory=n),
+    "Adam": Adam,
+    "REDDiffusion": REDDiffusion,
+    "AnnealedMode": AnnealedMode,
+    "AnnealedPosterior": lambda n: AnnealedPosterior(memory=n),
+}
+
+
+@pytest.mark.parametrize("make", COUNTS.values(), ids=COUNTS)
+def test_counts_are_integers(make) -> None:
+    assert repr(make(np.int64(2))) == repr(make(2))
+    for value in (True, 1.5, 2.0, "2"):
+        with pytest.raises(InputError, match="not an integer"):
+            make(value)
+    with pytest.raises(InputError, match=">= 1"):
+        make(0)
+
+
+@pytest.mark.parametrize("bands", [(10.0, 6.0), (0.0,), ("6",), (np.nan,)])
+@pytest.mark.parametrize("method", [LBFGS, Adam, REDDiffusion])
+def test_bands_are_frequencies_that_rise(method, bands: tuple[object, ...]) -> None:
+    with pytest.raises(InputError, match="not frequencies that rise"):
+        method(bands=bands)
+
+
+@pytest.mark.parametrize("bands", [(6.0, 10.0), ((50.0, 10.0), (100.0, 6.0)), ((1.0, 2.0, 3.0),)])
+def test_bands_of_levels_are_pairs(bands: tuple[object, ...]) -> None:
+    with pytest.raises(InputError, match=r"not pairs.*fit=LBFGS\(bands=\(6.0, 10.0\)\)"):
+        AnnealedMode(bands=bands)
+
+
+# ---------------------------------------------------------------- budgets
+
+
+@pytest.mark.parametrize(
+    "method",
+    [AnnealedPosterior(), AnnealedMode(), AnnealedPosterior.within(5), AnnealedMode(fit=None)],
+    ids=["posterior", "mode", "within", "no fit"],
+)
+def test_a_budget_too_small_is_told_by_the_number_that_was_given(
+    waves: WavesProblem, method: AnnealedMode
+) -> None:
+    least = method.least(N_SHOTS)
+    with pytest.raises(InputError, match=f"max_solves={least - 1}; expected at least {least}"):
+        run(waves, method, realizations=1, max_solves=least - 1)
+    for budget in range(least, 2 * least, 2):
+        result = run(waves, method, realizations=1, max_solves=budget)
+        assert result.solves[-1] <= budget
+        assert result.attrs["invdiff_iterations"] >= 1

@@ -1,7 +1,7 @@
 """Nothing to explain: starts that fit their data exactly, and steps whose shots hold no data."""
 
-import itertools
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -95,7 +95,7 @@ def test_a_step_without_data_changes_nothing(waves: WavesProblem, method: Method
     given = setting(waves, weights=weights)
     start = given.start + 50 * torch.sin(torch.arange(36.0).double()).reshape(6, 6)
     states = run(method, given._replace(start=start))
-    moved = [not torch.equal(a.x, b.x) for a, b in itertools.pairwise(states)]
+    moved = [not torch.equal(a.x, b.x) for a, b in pairwise(states)]
     assert moved == [shot == live for shot in chosen]
     assert not moved[0]
     assert any(moved)

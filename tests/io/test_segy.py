@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from invdiff.errors import (
+    DataWarning,
     DTypeError,
     InputError,
     NonFiniteError,
@@ -232,20 +233,136 @@ def test_ibm_floats(tmp_path: Path) -> None:
     np.testing.assert_allclose(read["pressure"][0, 0], values, rtol=2.0**-20)
 
 
-# --- what is refused -----------------------------------------------------------------------------
+# --- dead and missing traces, byte orders, suffixes ----------------------------------------------
 
 TRACES = np.arange(N_SHOTS * N_RECEIVERS)
+
+
+def test_dead_traces_are_nan_and_told(tmp_path: Path) -> None:
+    path = edited(tmp_path, {Field.TraceIdentificationCode: np.where(TRACES == 5, 2, 1)})
+    with pytest.warns(DataWarning, match="1 traces of line.segy are dead"):
+        read = read_segy(path)
+    expected = line()["pressure"].values
+    expected[1, 1] = np.nan
+    np.testing.assert_array_equal(read["pressure"], expected)
+    assert read.attrs["dead_traces"] == 1
+    assert "missing_traces" not in read.attrs
+
+
+def test_nan_comes_back(tmp_path: Path) -> None:
+    """Traces of NaN as dead ones, NaN at the end of a trace as it is."""
+    dataset = line()
+    dataset["pressure"][0, 2] = np.nan
+    dataset["pressure"][2, 1, 30:] = np.nan
+    path = written(tmp_path, dataset)
+    with pytest.warns(DataWarning, match="1 traces of line.segy are dead"):
+        read = read_segy(path)
+    np.testing.assert_array_equal(read["pressure"], dataset["pressure"])
+    with segyio.open(path, ignore_geometry=True) as file:
+        assert file.header[2][Field.TraceIdentificationCode] == 2
+        np.testing.assert_array_equal(file.trace[2], 0)
+
+
+def without(folder: Path, lost: list[int], dataset: xr.Dataset) -> Path:
+    """A file that lacks some of the traces."""
+    path, shorter = written(folder, dataset), folder / "short.segy"
+    kept = [i for i in TRACES if i not in lost]
+    with segyio.open(path, ignore_geometry=True) as file:
+        spec = segyio.spec()
+        spec.format, spec.tracecount, spec.samples = 5, len(kept), file.samples
+        with segyio.create(shorter, spec) as other:
+            other.bin = file.bin
+            for i, k in enumerate(kept):
+                other.header[i] = file.header[int(k)]
+                other.trace[i] = file.trace[int(k)]
+    return shorter
+
+
+def test_missing_traces_of_a_fixed_spread_are_put_in_their_places(tmp_path: Path) -> None:
+    path = without(tmp_path, [1, 8], line())
+    with pytest.warns(DataWarning, match="unequal numbers of receivers, and 2 traces are missing"):
+        read = read_segy(path)
+    expected = line()
+    expected["pressure"][0, 1] = np.nan
+    expected["pressure"][2, 0] = np.nan
+    np.testing.assert_array_equal(read["pressure"], expected["pressure"])
+    for name in ("receiver_x", "receiver_z", "source_x", "source_z"):
+        np.testing.assert_array_equal(read[name], expected[name], err_msg=name)
+    assert read.attrs["missing_traces"] == 2
+
+
+def test_missing_traces_of_a_moving_spread_are_put_at_the_end(tmp_path: Path) -> None:
+    dataset = line(moving=True)
+    with pytest.warns(DataWarning, match="1 traces are missing"):
+        read = read_segy(without(tmp_path, [5], dataset))
+    order = [0, 2, 3, 3]
+    np.testing.assert_array_equal(read["receiver_x"][1], dataset["receiver_x"][1, order])
+    np.testing.assert_array_equal(read["pressure"][1, :3], dataset["pressure"][1, order[:3]])
+    assert bool(read["pressure"][1, 3].isnull().all())
+    np.testing.assert_array_equal(read["receiver_x"][[0, 2]], dataset["receiver_x"][[0, 2]])
+
+
+@pytest.mark.parametrize("format", [1, 5], ids=["IBM", "IEEE"])
+def test_little_endian_files_are_read(tmp_path: Path, format: int) -> None:
+    path = tmp_path / "little.segy"
+    values = np.linspace(-2, 2, N_SAMPLES, dtype=np.float32)
+    spec = segyio.spec()
+    spec.format, spec.tracecount, spec.samples = format, 2, np.arange(N_SAMPLES) * 4.0
+    spec.endian = "little"
+    with segyio.create(path, spec) as file:
+        file.bin.update({segyio.BinField.Interval: 4000})
+        for i in range(2):
+            file.header[i] = {
+                Field.FieldRecord: 1, Field.TRACE_SAMPLE_INTERVAL: 4000, Field.GroupX: 25 * i,
+            }  # fmt: skip
+            file.trace[i] = values * (i + 1)
+    read = read_segy(path)
+    np.testing.assert_array_equal(read["receiver_x"], [0, 25])
+    np.testing.assert_allclose(read["pressure"][0, 1], 2 * values, rtol=2.0**-20)
+
+
+@pytest.mark.parametrize("suffix", [".SGY", ".SEGY", ".Segy", ".Zarr", ".ZARR"])
+def test_suffixes_in_capitals(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"LINE{suffix}"
+    write_survey(line(), path)
+    np.testing.assert_array_equal(read_survey(path)["pressure"], line()["pressure"])
+
+
+def test_one_trace_and_one_sample(tmp_path: Path) -> None:
+    read = read_segy(written(tmp_path, line().isel(shot=[1], receiver=[2])))
+    assert dict(read.sizes) == {"shot": 1, "receiver": 1, "time": N_SAMPLES}
+    np.testing.assert_array_equal(read["pressure"], line()["pressure"][[1], [2]])
+    path = tmp_path / "one.segy"
+    spec = segyio.spec()
+    spec.format, spec.tracecount, spec.samples = 5, 1, np.zeros(1)
+    with segyio.create(path, spec) as file:
+        file.header[0] = {Field.FieldRecord: 1, Field.TRACE_SAMPLE_INTERVAL: 4000}
+        file.trace[0] = np.ones(1, np.float32)
+    read = read_segy(path)
+    assert dict(read.sizes) == {"shot": 1, "receiver": 1, "time": 1}
+    with pytest.raises(ShapeError, match="two or more times"):
+        Survey.from_arrays({**survey_arrays(read), "wavelet": np.ones(1)})
+
+
+def test_big_endian_pressure_is_written(tmp_path: Path) -> None:
+    dataset = line()
+    dataset["pressure"] = dataset["pressure"].astype(">f4")
+    read = read_segy(written(tmp_path, dataset))
+    np.testing.assert_array_equal(read["pressure"], line()["pressure"])
+
+
+# --- what is refused -----------------------------------------------------------------------------
+
 BAD_HEADERS = {
-    "unequal": ({Field.FieldRecord: np.minimum(TRACES, 10)}, {}, ShapeError, "1 to 2 traces in 11"),
     "unnumbered": ({Field.FieldRecord: 0}, {}, InputError, "Number the shots in FieldRecord"),
-    "crooked": ({Field.GroupY: TRACES}, {}, InputError, "no line along x"),
+    "crooked": ({Field.GroupY: TRACES}, {}, InputError, "not a line along x"),
     "beside": ({Field.SourceY: 2000}, {}, InputError, "Project sources and receivers"),
     "angles": ({Field.CoordinateUnits: 2}, {}, InputError, "angles"),
-    "dead": (
-        {Field.TraceIdentificationCode: np.where(TRACES == 5, 2, 1)},
+    "another component": (
+        {Field.TraceIdentificationCode: np.where(TRACES == 5, 12, 1)},
         {},
         InputError,
-        "1 of 12 traces.*identification 2",
+        "1 of 12 traces.*not pressure.*identification 12",
     ),
     "two dt": ({Field.TRACE_SAMPLE_INTERVAL: 1000}, {}, InputError, "1000 us by its traces, 2000"),
     "changing dt": ({Field.TRACE_SAMPLE_INTERVAL: 1000 + TRACES}, {}, InputError, "one value"),
@@ -286,7 +403,11 @@ def test_bad_files(tmp_path: Path) -> None:
         read_segy(tmp_path / "none.segy")
     path = tmp_path / "bad.segy"
     whole = written(tmp_path).read_bytes()
-    for content in (b"", b"text", bytes(5000), whole[:-10]):
+    for content in (b"", b"text", whole[:100], whole[:3600]):
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=r"holds no traces; got \d+ bytes; expected.*3600"):
+            read_segy(path)
+    for content in (bytes(5000), b"text " * 1000, whole[:-10], whole[:3700]):
         path.write_bytes(content)
         with pytest.raises(InputError, match="cannot be read as SEG-Y"):
             read_segy(path)
@@ -295,8 +416,9 @@ def test_bad_files(tmp_path: Path) -> None:
 def test_bad_samples(tmp_path: Path) -> None:
     path = written(tmp_path)
     with segyio.open(path, "r+", ignore_geometry=True) as file:
-        file.trace[6] = np.full(N_SAMPLES, np.nan, np.float32)
-    with pytest.raises(NonFiniteError, match="1 of 12 traces, the first number 7"):
+        file.trace[6] = np.where(np.arange(N_SAMPLES) == 3, np.nan, 1).astype(np.float32)
+        file.trace[8] = np.full(N_SAMPLES, np.inf, np.float32)
+    with pytest.raises(NonFiniteError, match="2 of 12 traces, the first number 7"):
         read_segy(path)
     spec = segyio.spec()
     spec.format, spec.tracecount, spec.samples = 3, 1, np.arange(N_SAMPLES) * 4.0
@@ -309,7 +431,7 @@ def test_bad_samples(tmp_path: Path) -> None:
 
 BAD_DATASETS = {
     "float64": (lambda ds: ds.astype("float64"), DTypeError, "float32"),
-    "no pressure": (lambda ds: ds.drop_vars("pressure"), InputError, "add the traces"),
+    "no pressure": (lambda ds: ds.drop_vars("pressure"), InputError, "Add the traces"),
     "wavelet": (
         lambda ds: ds.assign(wavelet=("time", np.ones(N_SAMPLES))),
         InputError,

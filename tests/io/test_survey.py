@@ -98,7 +98,7 @@ def test_shots(line: Survey) -> None:
         ([], InputError, "empty shots"),
         ([0, 3], InputError, "0 to 2"),
         ([-1], InputError, "0 to 2"),
-        ([[0]], InputError, "no such shots"),
+        ([[0]], InputError, "shots do not exist"),
         (np.array([True, False, True]), DTypeError, "flatnonzero"),
         ([1.0], DTypeError, "integers"),
     ],
@@ -156,8 +156,8 @@ def test_ricker() -> None:
     [
         ((0.015, DT, N_SAMPLES), "in Hz, not kHz"),
         ((15000.0, DT, N_SAMPLES), "at most 100 Hz"),
-        ((0.0, DT, N_SAMPLES), "no Ricker wavelet"),
-        ((float("nan"), DT, N_SAMPLES), "no Ricker wavelet"),
+        ((0.0, DT, N_SAMPLES), "Ricker wavelet of this frequency cannot be sampled"),
+        ((float("nan"), DT, N_SAMPLES), "Ricker wavelet of this frequency cannot be sampled"),
         ((15.0, 2.0, N_SAMPLES), "1 ms is 0.001"),
         ((15.0, DT, 10), "Record longer"),
     ],
@@ -213,6 +213,34 @@ def test_positions_are_checked_on_the_model() -> None:
         survey().check_on(model(n_z=2))
     with pytest.raises(InputError, match="receiver 4 of shot 1"):
         survey(receivers=MOVING).check_on(model(n_x=32))
+
+
+@pytest.mark.parametrize(("dim", "origin"), [("x", 500_000.0), ("z", -2300.0), ("x", -1500.0)])
+def test_another_origin_is_noticed(dim: str, origin: float) -> None:
+    """Coordinates in UTM, or elevations, against a model that begins at zero."""
+    shift = np.array([origin, 0] if dim == "z" else [0, origin])
+    for line in both_spreads():
+        moved = survey(
+            sources=line.sources + shift, receivers=line.receivers + shift, wavelet=line.wavelet
+        )
+        with pytest.raises(InputError, match=f"different origins in {dim}") as raised:
+            moved.check_on(model())
+        offset = float(str(raised.value).split("subtracting ")[1].split(" m")[0])
+        shift_back = np.array([offset, 0] if dim == "z" else [0, offset])
+        survey(
+            sources=moved.sources - shift_back, receivers=moved.receivers - shift_back,
+            wavelet=line.wavelet,
+        ).check_on(model())  # fmt: skip
+
+
+def test_positions_next_to_the_model_are_outside_it() -> None:
+    with pytest.raises(InputError, match="Extend the model"):
+        survey(sources=SOURCES + np.array([0, 700.0])).check_on(model())
+    grid = model()
+    axes = {dim: values / 1000 for dim, values in grid.coords.items()}
+    in_km = Grid(grid.dims, grid.shape, coords=axes)
+    with pytest.raises(InputError, match="coordinates of the model look like km"):
+        survey().check_on(in_km)
 
 
 def test_positions_in_km_are_noticed() -> None:
@@ -317,6 +345,41 @@ def test_times_rounded_elsewhere_are_uniform() -> None:
     times = np.linspace(0, 0.4, N_SAMPLES).astype(np.float32)
     assert Survey.from_arrays(arrays(time=times)).dt == pytest.approx(DT, rel=1e-6)
     assert Survey.from_arrays(arrays(time=np.linspace(0, 0.4, N_SAMPLES))).dt == DT
+
+
+@pytest.mark.parametrize("dt", [0.001, 0.002, 0.0005, 0.0013])
+def test_times_in_single_precision_give_the_step_they_were_made_of(dt: float) -> None:
+    times = (np.arange(N_SAMPLES) * dt).astype(np.float32)
+    assert Survey.from_arrays(arrays(time=times)).dt == dt
+
+
+def test_times_may_differ_in_the_last_bit() -> None:
+    times = np.arange(N_SAMPLES) * DT
+    times[1:] = np.nextafter(times[1:], 1)
+    assert Survey.from_arrays(arrays(time=times)).dt == pytest.approx(DT, rel=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [">f4", ">f8", "<f8", ">i4"])
+def test_values_of_any_byte_order_are_kept(dtype: str) -> None:
+    given = {name: np.asarray(v) for name, v in arrays().items()}
+    whole = {name: np.round(v).astype(dtype) for name, v in given.items() if "_" in name}
+    if dtype != ">i4":
+        whole |= {name: given[name].astype(dtype) for name in ("pressure", "wavelet")}
+    read = Survey.from_arrays(given | whole)
+    np.testing.assert_array_equal(read.sources[:, 1], whole["source_x"])
+    assert read.sources.dtype == read.wavelet.dtype == np.float64
+    assert read.wavelet.dtype.isnative
+    dataset = survey_dataset({n: v for n, v in (given | whole).items() if n != "pressure"},
+                             (given | whole)["pressure"])  # fmt: skip
+    for name, values in survey_arrays(dataset).items():
+        assert values.dtype.isnative, name
+        np.testing.assert_array_equal(values, (given | whole)[name], err_msg=name)
+
+
+def test_one_depth_for_all_shots_is_shared() -> None:
+    line = survey(receivers=MOVING)
+    given = line.to_arrays() | {"receiver_z": MOVING[0, :, 0]}
+    assert Survey.from_arrays(given) == line
 
 
 BAD_DATASETS = {

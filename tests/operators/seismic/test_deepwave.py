@@ -291,9 +291,18 @@ def test_points_interpolate_linearly_and_spread_is_the_transpose():
 # --- what it refuses -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("changes", [{"space_order": 3}, {"substeps": 0}, {"shots_per_call": 0}])
-def test_engines_that_do_not_exist(changes):
-    with pytest.raises(InputError, match="Deepwave cannot run so"):
+@pytest.mark.parametrize(
+    ("changes", "match"),
+    [
+        ({"space_order": 3}, r"space_order=3; expected one of \(2, 4, 6, 8\)"),
+        ({"substeps": 0}, "substeps.*>= 1"),
+        ({"shots_per_call": 0}, "shots_per_call.*>= 1"),
+        ({"snapshot": 1.5}, "snapshot is not an integer"),
+        ({"substeps": True}, "substeps is not an integer"),
+    ],
+)
+def test_engines_that_do_not_exist(changes, match):
+    with pytest.raises(InputError, match=match):
         Deepwave(**changes)
 
 

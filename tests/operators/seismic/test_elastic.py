@@ -107,7 +107,7 @@ def test_batches_and_shots():
 def test_media_and_domains_that_are_none():
     operator, good = elastic(), model()
     for change in ([0.001, 0.001, 1.0], [1.0, 1.9, 1.0], [1.0, 1.0, 0.001]):
-        with pytest.raises(InputError, match="no elastic medium"):
+        with pytest.raises(InputError, match="not an elastic medium"):
             operator(good * torch.tensor(change)[:, None, None])
     with pytest.raises(NonFiniteError):
         operator(good * torch.nan)

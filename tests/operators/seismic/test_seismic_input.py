@@ -1,4 +1,4 @@
-"""Bad input to the wave-equation operators: a named error with what, got, expected and the mend."""
+"""Bad input to the wave-equation operators: a named error with what, got, expected and the fix."""
 
 from __future__ import annotations
 
@@ -18,7 +18,16 @@ from invdiff.errors import (
     UnsupportedError,
 )
 from invdiff.grid import Grid
-from invdiff.operators.seismic import Acoustic, Born, Boundary, Devito, Survey, gardner, ricker
+from invdiff.operators.seismic import (
+    Acoustic,
+    Born,
+    Boundary,
+    Devito,
+    Survey,
+    Threads,
+    gardner,
+    ricker,
+)
 from tests.support.seismic_cases import BOUNDS, acoustic, domain, line, model
 
 pytest.importorskip("devito")
@@ -148,6 +157,23 @@ CONSTRUCTION: dict[str, tuple[Make, type[InvdiffError], list[str]]] = {
         lambda: built(grid=on_axes(Z[:4], X), boundary=FREE), ShapeError, ["rows", "free surface"]
     ),
 }  # fmt: skip
+
+
+COUNTS: dict[str, Callable[[Any], object]] = {
+    "Threads": Threads,
+    "Boundary": Boundary,
+    "space_order": lambda n: Devito(space_order=n),
+    "snapshot": lambda n: Devito(snapshot=n),
+    "substeps": lambda n: Devito(substeps=n),
+}
+
+
+@pytest.mark.parametrize("make", COUNTS.values(), ids=COUNTS)
+def test_counts_are_integers(make: Callable[[Any], object]) -> None:
+    assert repr(make(np.int64(2))) == repr(make(np.uint8(2))) == repr(make(2))
+    for value in (True, np.True_, 1.5, 2.0, "2", np.float32(2)):
+        with pytest.raises(InputError, match="not an integer"):
+            make(value)
 
 
 @pytest.mark.parametrize("case", CONSTRUCTION)

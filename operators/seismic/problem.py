@@ -1,0 +1,236 @@
+"""From a seismic line and a starting model to a problem that any prior can be put on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from invdiff.arguments import as_number
+from invdiff.errors import InputError, NoiseLevelError, ShapeError
+from invdiff.grid import Grid, check_finite
+from invdiff.operators.seismic.acoustic import Acoustic
+from invdiff.operators.seismic.boundary import Boundary
+from invdiff.operators.seismic.inputs import check_bounds
+from invdiff.operators.seismic.propagator import Devito
+from invdiff.operators.seismic.survey import Survey
+from invdiff.operators.seismic.survey import ricker as ricker_wavelet
+from invdiff.operators.seismic.workers import Threads
+from invdiff.protocols import Problem
+from invdiff.traces import LiveTraces, amplitude_weights, is_far, live_traces
+
+__all__ = ["acoustic_problem"]
+
+_NAMES = ("source_z", "source_x", "receiver_z", "receiver_x", "time", "wavelet", "pressure")
+_DIMS = ("shot", "receiver", "time")
+
+
+def acoustic_problem(
+    line: Mapping[Any, Any],
+    start: Any,
+    *,
+    bounds: tuple[float, float] = (1400.0, 5000.0),
+    boundary: Boundary | None = None,
+    ricker: float | None = None,
+    noise_std: float | None = None,
+    mute: float = 25.0,
+    relative_error: float = 0.05,
+    n_threads: int = 1,
+) -> Problem:
+    r"""An acoustic operator, weighted traces and a start, in single precision.
+
+    The operator is `Acoustic` of constant density on the grid of the starting model. Traces count
+    with :math:`w = \sigma / \sqrt{\sigma^2 + (r e)^2}`, with the noise :math:`\sigma`, the relative
+    error of the modelling :math:`r` and the envelope :math:`e` (see `invdiff.fwi.
+    amplitude_weights`). Dead traces, NaN at the ends of traces and traces nearer to the source than
+    ``mute`` have weight 0. Nothing is compiled or solved here.
+
+    Args:
+        line: a Dataset of `invdiff.read_survey`, or its arrays by name: ``pressure (shot, receiver,
+            time)``; ``source_z``, ``source_x`` ``(shot,)``, ``receiver_z``, ``receiver_x``
+            ``(receiver,)`` or ``(shot, receiver)``, m; ``time``, s; and ``wavelet`` ``(time,)`` or
+            ``(shot, time)`` unless ``ricker`` is given.
+        start: starting model, m/s, with its coordinates in m: a DataArray ``(z, x)`` of
+            `invdiff.io.read_velocity`, or arrays ``velocity (z, x)``, ``z`` and ``x`` by name. It
+            gives the grid of the inversion.
+        bounds: lowest and highest velocity that a model may have, m/s.
+        boundary: what surrounds the model; ``Boundary(60)`` by default.
+        ricker: peak frequency of a Ricker wavelet for a line that has none, Hz.
+        noise_std: standard deviation of the noise of a sample, in the units of ``pressure``; by
+            default its attribute ``noise_std``.
+        mute: traces nearer to their source have weight 0, m: a grid does not resolve a point
+            source. 0 keeps all.
+        relative_error: errors of the modelling as a share of the amplitude.
+        n_threads: shots that are solved at the same time.
+
+    Returns:
+        The problem. Its notes count ``dead_traces``, ``padded_samples`` and ``muted_traces``, and
+        name the ``wavelet`` if it was made here.
+
+    Raises:
+        InputError: no traces, no wavelet or two, a start without coordinates or out of bounds,
+            positions outside the model, weights that leave no data.
+        ShapeError: arrays that do not fit together.
+        NoiseLevelError: no noise level, or one that is not positive.
+        NonFiniteError: Inf, or NaN that is not the end of a trace.
+        MissingDependencyError: Devito or its C compiler is not installed.
+
+    Warns:
+        DataWarning: dead traces or padded samples, with their number.
+    """
+    arrays = _arrays(line)
+    notes: dict[str, str | int | float] = {}
+    noise = _noise(line, noise_std)
+    if ricker is not None:
+        arrays["wavelet"] = _ricker(arrays, ricker)
+        notes["wavelet"] = f"Ricker of {ricker:g} Hz"
+    elif "wavelet" not in arrays:
+        raise InputError(
+            "the line has no wavelet",
+            got=f"variables {sorted(arrays)}",
+            expected="also 'wavelet', (time,) or (shot, time)",
+            hint="Give ricker=FREQUENCY in Hz, or store an estimated wavelet with the line.",
+        )
+    survey = Survey.from_arrays(arrays)
+    domain, model = _model(start, bounds)
+    operator = Acoustic(
+        survey,
+        domain,
+        bounds=bounds,
+        boundary=boundary or Boundary(60),
+        engine=Devito(workers=Threads(n_threads)),
+    )
+    live = live_traces(np.asarray(arrays["pressure"], np.float32))
+    weights, n_muted = _weights(live, survey, noise, mute=mute, relative=relative_error)
+    notes |= live.notes | ({"muted_traces": n_muted} if n_muted else {})
+    data = torch.from_numpy(np.array(live.values))
+    return Problem(operator, data, noise, weights=weights, start=model, notes=notes)
+
+
+def _arrays(line: Mapping[Any, Any]) -> dict[str, NDArray[Any]]:
+    """Those of the survey, axes in order."""
+    if "pressure" not in line:
+        raise InputError(
+            "the line holds no traces",
+            got=sorted(map(str, line)),
+            expected="also 'pressure', (shot, receiver, time)",
+            hint="Read it with invdiff.read_survey.",
+        )
+    found = {}
+    for name in _NAMES:
+        if name not in line and name not in getattr(line, "coords", ()):
+            continue
+        values = line[name]
+        if hasattr(values, "dims"):
+            _check_labels(name, values)
+            values = values.transpose(*(dim for dim in _DIMS if dim in values.dims)).values
+        found[name] = np.asarray(values)
+    return found
+
+
+def _check_labels(name: str, values: Any) -> None:
+    if set(values.dims) - set(_DIMS):
+        raise ShapeError(f"{name} has other dims", got=values.dims, expected=f"some of {_DIMS}")
+    units = {"time": "s", "pressure": None, "wavelet": None}.get(name, "m")
+    if units and values.attrs.get("units", units) != units:
+        raise InputError(
+            f"{name} is not in SI units",
+            got=f"units {values.attrs['units']!r}",
+            expected=repr(units),
+            hint="Convert the values, and then the attribute.",
+        )
+
+
+def _noise(line: Mapping[Any, Any], noise_std: float | None) -> float:
+    noise = noise_std
+    if noise is None:
+        noise = getattr(line["pressure"], "attrs", {}).get("noise_std")
+    if noise is None:
+        raise NoiseLevelError(
+            "no noise level",
+            got="none in the call and none in the line",
+            expected="noise_std=..., in the units of pressure, or its attribute noise_std",
+            hint="For data without noise give the error of the modelling, a few percent of their"
+            " standard deviation.",
+        )
+    try:
+        return as_number("noise_std", noise)
+    except InputError as error:
+        raise NoiseLevelError(error.what, got=error.got, expected=error.expected) from error
+
+
+def _ricker(arrays: Mapping[str, NDArray[Any]], frequency: float) -> NDArray[np.float64]:
+    if "wavelet" in arrays:
+        raise InputError(
+            "the line has a wavelet already",
+            got=f"ricker={frequency:g}, and 'wavelet' in the line",
+            expected="one of them",
+            hint="Leave out ricker=..., or drop the wavelet of the line.",
+        )
+    time = np.asarray(arrays.get("time", ()), np.float64)
+    if time.ndim != 1 or len(time) < 2:
+        raise ShapeError(
+            "time is not an axis", got=f"shape {time.shape}", expected="two or more times, s"
+        )
+    return ricker_wavelet(frequency, float(time[-1] - time[0]) / (len(time) - 1), len(time))
+
+
+def _model(start: Any, bounds: tuple[float, float]) -> tuple[Grid, Tensor]:
+    """The grid of the starting model, and the model ``(nz, nx)``."""
+    check_bounds(bounds)
+    is_labelled = hasattr(start, "dims") and not isinstance(start, Mapping)
+    velocity = start if is_labelled else start["velocity"]
+    places = start.coords if is_labelled else start
+    missing = [dim for dim in ("z", "x") if dim not in places]
+    if missing:
+        raise InputError(
+            "the starting model has no depth and distance",
+            got=f"no coordinate {missing}",
+            expected="coordinates 'z' and 'x' in m",
+            hint="Assign them, such as ds.assign_coords(z=10.0 * np.arange(nz)).",
+        )
+    if hasattr(velocity, "dims"):
+        if set(velocity.dims) != {"z", "x"}:
+            raise ShapeError(
+                "the starting model is not a section", got=velocity.dims, expected="('z', 'x')"
+            )
+        velocity = velocity.transpose("z", "x")
+    values = np.array(getattr(velocity, "values", velocity), np.float32)
+    axes = {dim: np.asarray(places[dim], np.float64) for dim in ("z", "x")}
+    domain = Grid(("z", "x"), values.shape, torch.float32, axes, "m s-1")
+    model = torch.from_numpy(values)
+    check_finite(model, "the starting model")
+    low, high = float(model.min()), float(model.max())
+    if low < bounds[0] or high > bounds[1]:
+        raise InputError(
+            "the starting model is out of bounds",
+            got=f"{low:g} to {high:g}",
+            expected=f"{bounds[0]:g} to {bounds[1]:g} m/s",
+            hint="It looks like km/s: multiply it by 1000."
+            if high < 20
+            else f"Clip it, or widen them: bounds={min(low, bounds[0]):g},{max(high, bounds[1]):g}."
+            " A higher upper bound shortens the time step.",
+        )
+    return domain, model
+
+
+def _weights(
+    live: LiveTraces, survey: Survey, noise_std: float, *, mute: float, relative: float
+) -> tuple[Tensor, int]:
+    """Of the samples, and the number of live traces that lie too near to their source."""
+    weights = amplitude_weights(live, noise_std, dt=survey.dt, relative=relative)
+    is_kept = is_far(survey.sources, survey.receivers, mute)
+    n_muted = int((weights.any(-1) & ~is_kept).sum())
+    weights = weights * is_kept[..., None]
+    if not weights.any():
+        raise InputError(
+            "no trace is left",
+            got=f"all {is_kept.size} are dead or nearer to their source than mute={mute:g} m",
+            expected="live traces at larger offsets",
+            hint="Lower mute=....",
+        )
+    return torch.from_numpy(np.asarray(weights, np.float32)), n_muted
