@@ -10,7 +10,6 @@ from torch import Tensor
 from invdiff.errors import InputError, ShapeError
 from invdiff.grid import check_finite
 from invdiff.operators.inputs import as_mask
-from invdiff.operators.linear import as_mask
 from invdiff.operators.mri.coils import dependent_coils, describe_combination, zero_coils
 
 __all__ = ["estimate_coil_covariance", "estimate_noise_std", "prewhiten"]

@@ -403,7 +403,9 @@ def test_without_a_prior_the_method_is_lbfgs() -> None:
     assert result.attrs["invdiff_method"] == repr(LBFGS(steps=10))  # 20 solves of 2 shots
     assert result.attrs["invdiff_prior"] == "none"
     assert result.solves[-1] <= 20
-    same = short(method=LBFGS(10), seed=0, realizations=1, max_solves=20)  # has a prior, asks it not
+    same = short(
+        method=LBFGS(10), seed=0, realizations=1, max_solves=20
+    )  # has a prior, asks it not
     xr.testing.assert_identical(same, result)
 
 
