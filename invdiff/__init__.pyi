@@ -1,20 +1,27 @@
-from .conditioning import DPS, MMPS, Laplace, MomentMatching, PiGDM
-from .errors import InvdiffError
-from .grid import Grid
-from .likelihood import AxisCovariance, Gaussian, Poisson, Rician, StudentT
-from .noise import NoiseField
-from .posterior import Posterior
-from .samplers import (
-    DAPS,
-    DDIM,
-    Ancestral,
-    DPMSolver,
-    EnKG,
-    Heun,
-    SDEDPMSolver,
-    SplitGibbs,
-    TwistedSMC,
-    iterate,
-    sample,
-)
-from .verbs import invert, reconstruct
+from .calibration import report as report
+from .conditioning import Laplace as Laplace
+from .conditioning import MomentMatching as MomentMatching
+from .errors import InvdiffError as InvdiffError
+from .grid import Grid as Grid
+from .io import open_result as open_result
+from .io import read_kspace as read_kspace
+from .io import read_survey as read_survey
+from .io import write_result as write_result
+from .likelihood import AxisCovariance as AxisCovariance
+from .likelihood import Gaussian as Gaussian
+from .likelihood import Poisson as Poisson
+from .likelihood import Rician as Rician
+from .likelihood import StudentT as StudentT
+from .noise import NoiseField as NoiseField
+from .posterior import Posterior as Posterior
+from .priors import load_prior as load_prior
+from .samplers import DAPS as DAPS
+from .samplers import Ancestral as Ancestral
+from .samplers import EnKG as EnKG
+from .samplers import Heun as Heun
+from .samplers import SplitGibbs as SplitGibbs
+from .samplers import TwistedSMC as TwistedSMC
+from .samplers import iterate as iterate
+from .samplers import sample as sample
+from .verbs import invert as invert
+from .verbs import reconstruct as reconstruct

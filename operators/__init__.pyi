@@ -1,7 +1,19 @@
-from .base import Composed, HandWritten, Linear, Scaled
-from .checks import check_operator
-from .deepinv import from_deepinv, to_deepinv, to_deepinv_physics
-from .linear import Convolution, Fourier, Identity, Mask, Matrix
-from .nonlinear import BlackBox, Lognormal, Magnitude, Saturating
-from .radon import LineIntegrals
-from .stacked import Stacked
+from .base import Composed as Composed
+from .base import HandWritten as HandWritten
+from .base import Linear as Linear
+from .base import Scaled as Scaled
+from .checks import check_operator as check_operator
+from .deepinv import from_deepinv as from_deepinv
+from .deepinv import to_deepinv as to_deepinv
+from .deepinv import to_deepinv_physics as to_deepinv_physics
+from .linear import Convolution as Convolution
+from .linear import Fourier as Fourier
+from .linear import Identity as Identity
+from .linear import Mask as Mask
+from .linear import Matrix as Matrix
+from .nonlinear import BlackBox as BlackBox
+from .nonlinear import Lognormal as Lognormal
+from .nonlinear import Magnitude as Magnitude
+from .nonlinear import Saturating as Saturating
+from .radon import LineIntegrals as LineIntegrals
+from .stacked import Stacked as Stacked

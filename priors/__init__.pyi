@@ -1,10 +1,16 @@
-from .deepinv import DeepinvPrior, from_deepinv, to_deepinv
-from .edm import EDMNetwork
-from .gaussian import GaussianPrior, StationaryGaussianPrior
-from .hub import available, load_prior, save_prior
-from .levy import LevyPrior
-from .mixture import GaussianMixturePrior, SpectralMixturePrior
-from .network import NetworkPrior
-from .tiled import TiledPrior
-from .train import TrainingRecipe
-from .unet import UNetConfig
+from .deepinv import DeepinvPrior as DeepinvPrior
+from .deepinv import from_deepinv as from_deepinv
+from .deepinv import to_deepinv as to_deepinv
+from .edm import EDMNetwork as EDMNetwork
+from .gaussian import GaussianPrior as GaussianPrior
+from .gaussian import StationaryGaussianPrior as StationaryGaussianPrior
+from .hub import available as available
+from .hub import load_prior as load_prior
+from .hub import save_prior as save_prior
+from .levy import LevyPrior as LevyPrior
+from .mixture import GaussianMixturePrior as GaussianMixturePrior
+from .mixture import SpectralMixturePrior as SpectralMixturePrior
+from .network import NetworkPrior as NetworkPrior
+from .tiled import TiledPrior as TiledPrior
+from .train import TrainingRecipe as TrainingRecipe
+from .unet import UNetConfig as UNetConfig

@@ -1,42 +1,91 @@
-"""What the commands share: options, and errors without a traceback."""
+"""What the commands share: options, defaults, and messages in the words of the command line."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Annotated
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
-from invdiff.errors import InputError, InvdiffError
+from invdiff.errors import CalibrationWarning, DataFitWarning, DataWarning, InvdiffError
 
-__all__ = ["Overwrite", "Realizations", "Seed", "check_realizations", "errors_to_exit_code"]
+if TYPE_CHECKING:  # the command line starts without it
+    import xarray as xr
 
+__all__ = ["Checkpoint", "Overwrite", "Seed", "default_of", "given", "messages", "report"]
+
+Checkpoint = Annotated[
+    Path | None, typer.Option(help="File to store the run in, and to resume it from.")
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace an existing output.")]
-Realizations = Annotated[int, typer.Option("-n", "--realizations", help="Members to draw.")]
 Seed = Annotated[int, typer.Option(help="Seed of all randomness.")]
 
+_OWN_WARNINGS = (CalibrationWarning, DataFitWarning, DataWarning)
 
-def check_realizations(realizations: int, enough: int) -> None:
-    """Refuse empty ensembles.
 
-    Raises:
-        InputError: none to draw.
-    """
-    if realizations < 1:
-        raise InputError(
-            "nothing to draw",
-            got=f"-n {realizations}",
-            expected="at least 1",
-            hint=f"Ask for some; {enough} give a usable standard deviation.",
-        )
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that were given; the others keep the defaults of the function they go to."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def default_of(function: Callable[..., Any], name: str) -> Any:
+    """The default of a function's argument."""
+    return signature(function).parameters[name].default
+
+
+def report(out: Path, result: xr.Dataset) -> None:
+    """One line on what was written, and whether it explains its data."""
+    n = result.sizes["realization"]
+    misfit = float(result["data_misfit"].mean())
+    typer.echo(f"{out}: {n} members, data misfit {misfit:.2f} (1 is expected)")
 
 
 @contextmanager
-def errors_to_exit_code() -> Iterator[None]:
-    """Print errors raised on purpose without a traceback, and exit with 1."""
-    try:
-        yield
-    except InvdiffError as error:
-        typer.echo(f"invdiff: {type(error).__name__}: {error}", err=True)
-        raise typer.Exit(1) from error
+def messages(context: typer.Context) -> Iterator[None]:
+    """Errors and warnings on standard error, without a traceback; an error exits with 1.
+
+    Args:
+        context: of the command at hand, whose options take the place of Python's arguments.
+    """
+    others = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, _OWN_WARNINGS):
+            tell(category, message)
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    def tell(kind: type, message: object) -> None:
+        typer.echo(f"invdiff: {kind.__name__}: {_in_options(str(message), context)}", err=True)
+
+    with warnings.catch_warnings():
+        for category in _OWN_WARNINGS:
+            warnings.simplefilter("always", category)
+        warnings.showwarning = show
+        try:
+            yield
+        except InvdiffError as error:
+            tell(type(error), error)
+            raise typer.Exit(1) from error
+
+
+def _in_options(message: str, context: typer.Context) -> str:
+    """A message with the options of a command in place of the arguments of Python."""
+    for option in context.command.params:
+        spelled = max(option.opts, key=len, default="")
+        if spelled.startswith("--"):
+            message = re.sub(rf"\b{option.name}=(?=\S)", f"{spelled} ", message)
+            message = re.sub(rf"^{option.name}\b(?= is )", spelled, message)
+    return message.replace("y.attrs['noise_std']", "an attribute noise_std of the data in the file")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from invdiff.cli.common import Overwrite, Seed, errors_to_exit_code
+from invdiff.cli.common import Overwrite, Seed, messages
 
 __all__ = ["Demonstration", "demo"]
 
@@ -21,6 +21,7 @@ class Demonstration(StrEnum):
 
 
 def demo(
+    context: typer.Context,
     which: Annotated[
         Demonstration, typer.Argument(help="A brain scan, or waves through rock.")
     ] = Demonstration.MRI,
@@ -40,7 +41,7 @@ def demo(
     mri: 8 coils, accelerated eight times. fwi: full waveform inversion of six shots across folds
     and a fault, without and with a prior; it needs the extra "seismic" and a C compiler.
     """
-    with errors_to_exit_code():
+    with messages(context):
         show = _mri if which is Demonstration.MRI else _fwi
         for label, value in show(out, realizations, seed=seed, overwrite=overwrite):
             typer.echo(f"{label:<30}{value}")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import sys
-from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invdiff.cli.common import Overwrite, Seed, errors_to_exit_code
+from invdiff.cli.common import Checkpoint, Overwrite, Seed, default_of, given, messages, report
 
 if TYPE_CHECKING:  # the command line starts without them
     import xarray as xr
@@ -48,10 +47,11 @@ MaxSolves = Annotated[
     typer.Option(help="Forward solves per member, each with its adjoint. [default: 1500]"),
 ]
 Workers = Annotated[int, typer.Option("--threads", help="Shots at work at once.")]
-Checkpoint = Annotated[Path | None, typer.Option(help="File to store the run in, and resume from.")]
+Device = Annotated[str | None, typer.Option(help="Of the prior and the models. [default: cpu]")]
 
 
 def invert(
+    context: typer.Context,
     source: Line,
     out: Out,
     *,
@@ -71,11 +71,12 @@ def invert(
     elevation_is_depth: Depths = False,
     max_solves: MaxSolves = None,
     threads: Workers = 1,
+    device: Device = None,
     checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw velocity models from the traces of a seismic line, in single precision."""
-    with errors_to_exit_code():
+    with messages(context):
         from invdiff.io import check_output, read_velocity, write_result
         from invdiff.operators.seismic import Boundary, acoustic_problem
         from invdiff.priors import hub
@@ -91,11 +92,11 @@ def invert(
             ricker=ricker,
             noise_std=noise_std,
             n_threads=threads,
-            **_given(bounds=bounds, mute=mute, relative_error=relative_error),
+            **given({"bounds": bounds, "mute": mute, "relative_error": relative_error}),
         )
         learned = None if no_prior else hub.load_prior(prior, grid=problem.operator.domain)
         if band:
-            n_gradients = (max_solves or _default("max_solves")) // line.sizes["shot"]
+            n_gradients = (max_solves or default_of(draw, "max_solves")) // line.sizes["shot"]
             method = default_method(learned, n_gradients, bands=tuple(band))
         result = draw(
             problem,
@@ -104,30 +105,13 @@ def invert(
             method=method if band else None,
             checkpoint=checkpoint,
             progress=sys.stderr.isatty(),
-            **_given(realizations=realizations, max_solves=max_solves),
+            **given({"realizations": realizations, "max_solves": max_solves, "device": device}),
         ).assign_attrs(invdiff_input=source.name, invdiff_start=start.name)
         write_result(result, out, overwrite=overwrite)
-        _report(out, result)
+        report(out, result)
 
 
 def _line(source: Path, *, elevation_is_depth: bool) -> xr.Dataset:
     from invdiff.io import read_segy, read_survey
 
     return read_segy(source, elevation_is_depth=True) if elevation_is_depth else read_survey(source)
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Those that were given; others have the defaults of what they are handed to."""
-    return {name: value for name, value in options.items() if value is not None}
-
-
-def _default(name: str) -> Any:
-    from invdiff.verbs import invert as draw
-
-    return signature(draw).parameters[name].default
-
-
-def _report(out: Path, result: xr.Dataset) -> None:
-    misfit, n = float(result["data_misfit"].mean()), result.attrs["invdiff_adjoint_solves"]
-    n_members = result.sizes["realization"]
-    typer.echo(f"{out}: {n_members} members, data misfit {misfit:.2f} (1 is expected), {n} solves")

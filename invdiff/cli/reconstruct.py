@@ -9,73 +9,64 @@ from typing import Annotated, Any
 
 import typer
 
-from invdiff.cli.common import (
-    Overwrite,
-    Realizations,
-    Seed,
-    check_realizations,
-    errors_to_exit_code,
-)
+from invdiff.cli.common import Checkpoint, Overwrite, Seed, given, messages, report
 from invdiff.errors import UnknownNameError
 
 __all__ = ["reconstruct"]
 
 
 def reconstruct(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(metavar="IN", help="k-space: .npz, .zarr or .h5.")],
-    out: Annotated[Path, typer.Argument(metavar="OUT", help="Zarr store to write.")],
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="Zarr store or .nc file to write.")],
     *,
     prior: Annotated[str, typer.Option(help="Name or path of a prior.")],
     operator: Annotated[str, typer.Option(help="Name of an operator.")] = "cartesian-mri",
-    realizations: Realizations = 16,
+    realizations: Annotated[
+        int | None, typer.Option("-n", "--realizations", help="Members to draw. [default: 16]")
+    ] = None,
     seed: Seed = 0,
-    steps: Annotated[int | None, typer.Option(help="Steps of the sampler.")] = None,
-    batch_size: Annotated[int, typer.Option(help="Members drawn together.")] = 8,
+    steps: Annotated[
+        int | None, typer.Option(help="Steps of Ancestral(); more are slower and more exact.")
+    ] = None,
+    batch_size: Annotated[
+        int | None, typer.Option(help="Members drawn together. [default: 8]")
+    ] = None,
     noise_std: Annotated[
         float | None, typer.Option(help="Noise of each coil; estimated if not given.")
     ] = None,
     slice_index: Annotated[int | None, typer.Option("--slice", help="Slice of a volume.")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to compute. [default: cpu]")] = None,
+    checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Draw an ensemble of images from the k-space of a file."""
-    with errors_to_exit_code():
-        import torch
-
+    with messages(context):
         from invdiff.io import check_output, read_kspace, write_result
-        from invdiff.priors import hub
+        from invdiff.priors import load_prior
         from invdiff.samplers import Ancestral
         from invdiff.verbs import reconstruct as draw
 
-        check_realizations(realizations, 16)
-        sampler = Ancestral() if steps is None else Ancestral(steps)
         check_output(out, overwrite=overwrite)
-        learned = hub.load_prior(prior)
+        sampler = None if steps is None else Ancestral(steps)
         make_problem = _operator(operator)
         scan = read_kspace(source, slice_index=slice_index)
-        if noise_std is None:
-            noise_std = scan["kspace"].attrs.get("noise_std")
-        arrays = {str(k): torch.from_numpy(v.values.copy()) for k, v in scan.data_vars.items()}
-        problem = make_problem(arrays, noise_std=noise_std)
+        problem = make_problem(scan, noise_std=noise_std)
         result = draw(
-            problem.operator.range.to_dataarray(problem.data, "kspace"),
-            problem.operator,
-            learned.on(problem.operator.domain),
-            realizations=realizations,
+            problem,
+            prior=load_prior(prior, grid=problem.operator.domain),
             seed=seed,
-            noise_std=problem.noise_std,
-            scale=problem.scale,
             sampler=sampler,
-            batch_size=batch_size,
+            checkpoint=checkpoint,
             progress=sys.stderr.isatty(),
-        )
-        result.attrs["invdiff_input"] = source.name
+            **given({"realizations": realizations, "batch_size": batch_size, "device": device}),
+        ).assign_attrs(invdiff_input=source.name)
         write_result(result, out, overwrite=overwrite)
-        misfit = float(result["data_misfit"].mean())
-        typer.echo(f"{out}: {realizations} members, data misfit {misfit:.2f} (1 is expected)")
+        report(out, result)
 
 
 def _operator(name: str) -> Any:
-    """What makes a problem of a file's arrays, by its registered name."""
+    """The builder that makes a problem of a file's arrays, by its registered name."""
     entries = {entry.name: entry for entry in entry_points(group="invdiff.operators")}
     if name not in entries:
         raise UnknownNameError(

@@ -12,7 +12,7 @@ __all__ = ["misfit_weights"]
 
 
 def misfit_weights(chi2: Tensor, *, least: float = 0.5) -> NDArray[np.float64]:
-    """Normalised weights ``exp(-chi2 / (2 T))``, at the lowest ``T >= 1`` that keeps enough members.
+    """Normalised weights ``exp(-chi2 / (2 T))``, with the lowest ``T >= 1`` that keeps enough.
 
     At ``T = 1`` a difference of a few in thousands of data would decide for one member alone;
     errors of the modelling are larger than that.

@@ -66,9 +66,8 @@ def iterate(
 def run_identity(model: Posterior, sampler: Sampler, *, seed: int) -> dict[str, str]:
     """What identifies the members of a run, but for their numbers; see `invdiff.run_state`."""
     terms = {f"term_{i}": term for i, term in enumerate(model.terms)}
-    return identity(
-        prior=model.prior, conditioning=model.conditioning, sampler=sampler, seed=seed, **terms
-    )
+    parts = {"prior": model.prior, "conditioning": model.conditioning, "sampler": sampler}
+    return identity(parts | terms | {"seed": seed})
 
 
 def _posterior(model: Prior) -> Posterior:
@@ -175,7 +174,9 @@ def ensemble(
     stored = None
     if checkpoint is not None:
         run = run_identity(model, sampler, seed=seed)
-        stored = Checkpoint(Path(checkpoint), run | identity(members=members, batch=batch_size))
+        stored = Checkpoint(
+            Path(checkpoint), run | identity({"members": members, "batch_size": batch_size})
+        )
     if sampler.couples_members:
         model, batch_size = in_batches(model, batch_size), len(members)
     fields, state = stored.load(device) if stored else ([], None)

@@ -28,28 +28,36 @@ T = TypeVar("T")
 
 
 def given_problem(
-    y: xr.DataArray | Problem, operator: Operator | None, prior: Prior | None, *, verb: str
-) -> Problem:
-    """The problem that a verb was called with: itself, or made of labelled data and an operator.
+    y: xr.DataArray | Problem, operator: Operator | None, prior: Prior | None
+) -> tuple[Problem, Prior]:
+    """What `reconstruct` was called with: a problem, itself or made of data and operator, and prior.
 
     Args:
         y: labelled data, or a problem.
         operator: goes with labelled data; a problem has its own.
-        prior: checked to be one, if it is given.
-        verb: name of the caller, for the messages.
+        prior: must be given.
 
     Returns:
-        A problem whose ``noise_std`` is NaN where it was made of data: their noise is not known.
+        The problem, whose ``noise_std`` is NaN where it was made of data: their noise is not known
+        yet; and the prior.
 
     Raises:
         InputError: objects of the wrong kind or in the wrong order, with the call that was meant.
     """
     if isinstance(y, Problem):
-        _check_problem(y, operator, prior, verb=verb)
-        return y
-    operator = _check_call(y, operator, prior, verb=verb)
-    data = operator.range.to_tensor(y, name=f"data {y.name!r}")
-    return Problem(operator, data, float("nan"))
+        _check_problem(operator, prior, verb="reconstruct")
+        problem = y
+    else:
+        operator = _check_call(y, operator, prior, verb="reconstruct")
+        data = operator.range.to_tensor(y, name=f"data {y.name!r}")
+        problem = Problem(operator, data, float("nan"))
+    if prior is None:
+        raise InputError(
+            "the prior is missing",
+            got="None",
+            expected="such as invdiff.load_prior('brain-t1', grid=operator.domain)",
+        )
+    return problem, prior
 
 
 def given_traces(
@@ -75,7 +83,7 @@ def given_traces(
         DataWarning: traces or samples that were left out.
     """
     if isinstance(y, Problem):
-        _check_problem(y, operator, prior, verb="invert")
+        _check_problem(operator, prior, verb="invert")
         if weights is None:
             return y
         return replace(y, weights=_trace_weights(weights, y.operator.range))
@@ -92,7 +100,7 @@ def given_traces(
     )
 
 
-def _check_problem(problem: Problem, operator: object, prior: Prior | None, *, verb: str) -> None:
+def _check_problem(operator: object, prior: Prior | None, *, verb: str) -> None:
     if operator is not None:
         raise InputError(
             "a Problem has its own operator",
@@ -168,7 +176,7 @@ def noise_model(given: GivenNoise | None, y: xr.DataArray | Problem, grid: Grid)
 
 
 def noise_samples(given: object, grid: Grid) -> Tensor:
-    """Standard deviations as a tensor that broadcasts to data on ``grid``; 0-d for a single one.
+    """Standard deviations, float64, that broadcast to data on ``grid``; 0-d for a single one.
 
     A 1-D sequence as long as the first axis, such as ``coil``, gives one level for each of its
     elements; a DataArray is matched by the names of its dims.
@@ -212,7 +220,7 @@ def noise_samples(given: object, grid: Grid) -> Tensor:
             got=f"shape {levels.shape}",
             expected=f"one number, or a shape that broadcasts to {grid.shape}",
         )
-    return torch.from_numpy(np.array(levels)).to(grid.real_dtype)
+    return torch.from_numpy(np.array(levels))
 
 
 def _by_dims(levels: xr.DataArray, grid: Grid) -> np.ndarray:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -119,56 +119,28 @@ def invert(
     waves = moved(_wave_operator(given.operator), device)
     prior = None if prior is None else moved(prior, device)
     method = method or default_method(prior, max_solves // waves.range.shape[0])
-    _check_method(method)
-    _check_prior(method, prior, waves)
+    _check_method(method, prior, waves)
     traces = _traces(y, given, noise_std, device=device)
     starts = _starts(given.start if start is None else start, waves, members).to(device)
+    noted = traces.notes | check_start(
+        waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights
+    )
     objective = Objective.gaussian(
         waves, traces.data, traces.noise_std, misfit=misfit, weights=traces.weights
     )
-    first = check_start(
-        waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights
-    )
+    setting = Setting(objective, prior, starts, NoiseField(seed), members)
     states = descend(
         method,
-        Setting(objective, prior, starts, NoiseField(seed), members),
+        setting,
         max_solves=max_solves,
         stop_at=stop_at,
         checkpoint=None if checkpoint is None else Path(checkpoint),
-        run=identity(
-            data=traces.data, weights=traces.weights, start=starts, operator=waves, prior=prior,
-            method=method, misfit=objective.misfit, noise_std=traces.noise_std, members=members,
-            seed=seed,
-        ),
-    )  # fmt: skip
-    state = _last(states, method.steps * objective.n_shots, max_solves, is_shown=progress)
-    by_shot, counts = _shot_misfits(state.x, traces, waves)
-    data_misfit = by_shot.sum(1) / counts.sum()
-    settings: dict[str, object] = {
-        "seed": seed,
-        "method": method,
-        "operator": waves,
-        "noise_std": traces.noise_std,
-        "misfit": objective.misfit,
-        "iterations": state.step,
-        "device": str(device),
-        "data_fit": warn_of_misfit(data_misfit, float(counts.sum())),
-        **_solves(state, len(members), objective.n_shots),
-        **traces.notes,
-        **first,
-    }
-    weight = misfit_weights(by_shot.sum(1)) if is_weighted else None
-    result = ensemble_dataset(
-        state.x,
-        data_misfit,
-        replace(waves.domain, units="m s-1"),
-        numbers=members,
-        name="velocity",
-        long_name="P-wave velocity",
-        weight=weight,
-        attrs=provenance(prior if method.needs_prior else None, settings),
+        run=_identity(method, setting, traces),
     )
-    return _with_history(result, state, by_shot / counts, weight)
+    state = _last(states, method.steps * objective.n_shots, max_solves, is_shown=progress)
+    return _result(
+        method, setting, state, traces=traces, is_weighted=is_weighted, noted=noted
+    ).assign_attrs(invdiff_device=str(device))
 
 
 def default_method(
@@ -198,6 +170,63 @@ def _last(
     return state
 
 
+def _identity(method: Method, setting: Setting, traces: _Traces) -> dict[str, str]:
+    """What identifies the run."""
+    objective = setting.objective
+    return identity(
+        {
+            "data": traces.data,
+            "weights": traces.weights,
+            "noise_std": traces.noise_std,
+            "start": setting.start,
+            "operator": objective.operator,
+            "prior": setting.prior,
+            "method": method,
+            "misfit": objective.misfit,
+            "members": list(setting.members),
+            "seed": setting.noise.seed,
+        }
+    )
+
+
+def _result(
+    method: Method,
+    setting: Setting,
+    state: InversionState,
+    *,
+    traces: _Traces,
+    is_weighted: bool,
+    noted: Mapping[str, object],
+) -> xr.Dataset:
+    """The labelled models, and how well they explain the traces."""
+    objective, members = setting.objective, setting.members
+    by_shot, counts = _shot_misfits(state.x, traces, objective.operator)
+    misfit = by_shot.sum(1) / counts.sum()
+    weight = misfit_weights(by_shot.sum(1)) if is_weighted else None
+    settings: dict[str, object] = {
+        "seed": setting.noise.seed,
+        "method": method,
+        "operator": objective.operator,
+        "noise_std": traces.noise_std,
+        "misfit": objective.misfit,
+        "iterations": state.step,
+        "data_fit": warn_of_misfit(misfit, float(counts.sum())),
+        **_solves(state, len(members), objective.n_shots),
+        **noted,
+    }
+    result = ensemble_dataset(
+        state.x,
+        misfit,
+        replace(objective.operator.domain, units="m s-1"),
+        numbers=members,
+        name="velocity",
+        long_name="P-wave velocity",
+        weight=weight,
+        attrs=provenance(setting.prior if method.needs_prior else None, settings),
+    )
+    return _with_history(result, state, by_shot / counts, weight)
+
+
 def _solves(state: InversionState, n_members: int, n_shots: int) -> dict[str, object]:
     """Solves of all members, with the check of the start and the last prediction of each."""
     shared = int(state.memory.get("shared_solves", 0))  # of a fit that is made once for all
@@ -219,7 +248,7 @@ def _wave_operator(operator: object) -> WaveOperator:
     return cast(WaveOperator, operator)
 
 
-def _check_method(method: object) -> None:
+def _check_method(method: Any, prior: Prior | None, operator: WaveOperator) -> None:
     if isinstance(method, str | type) or not hasattr(method, "step"):
         raise UnsupportedError(
             "this is not a method of inversion",
@@ -227,9 +256,6 @@ def _check_method(method: object) -> None:
             expected="an object such as LBFGS(steps=100)",
             hint="Methods are objects of invdiff.fwi; leave it out for the default.",
         )
-
-
-def _check_prior(method: Method, prior: Prior | None, operator: WaveOperator) -> None:
     if prior is None and method.needs_prior:
         raise UnsupportedError(
             f"{type(method).__name__} needs a prior",

@@ -115,28 +115,12 @@ def reconstruct(
         >>> dict(posterior["image"].sizes)
         {'realization': 16, 'y': 8, 'x': 8}
     """
-    problem = given_problem(y, operator, prior, verb="reconstruct")
-    if prior is None:
-        raise InputError(
-            "the prior is missing",
-            got="None",
-            expected="such as invdiff.load_prior('brain-t1', grid=operator.domain)",
-        )
+    problem, prior = given_problem(y, operator, prior)
     scale = as_number("scale", problem.scale if scale is None else scale)
-    members, batch_size = (
-        member_numbers(realizations),
-        as_integer("batch_size", batch_size, least=1),
-    )
-    batch_size, seed = min(batch_size, len(members)), as_integer("seed", seed, least=0)
-    forward, prior = moved(problem.operator, device), moved(prior, device)
-    data = problem.data.to(device)
-    if likelihood is None:
-        noise = noise_model(noise_std, y, forward.range)
-        term: Likelihood = Gaussian(data / scale, forward, _rescaled(noise, scale, device))
-        law: object = noise if isinstance(noise, float) else type(noise).__name__
-    else:
-        term = _other_law(likelihood, data, rescaled(forward, scale), noise_std)
-        law = term
+    members, seed = member_numbers(realizations), as_integer("seed", seed, least=0)
+    batch_size = min(as_integer("batch_size", batch_size, least=1), len(members))
+    term, law = _likelihood(y, problem, scale, noise_std=noise_std, law=likelihood, device=device)
+    prior = moved(prior, device)
     posterior = Posterior(prior, term, *terms, conditioning=conditioning)
     sampler = sampler or default_sampler(posterior, device=device)
     warn_if_narrow(sampler, posterior.conditioning)
@@ -161,13 +145,40 @@ def reconstruct(
         "batch_size": batch_size,
         "device": str(device),
         "data_fit": warn_of_misfit(misfit, term.operator.n_data),
+        **problem.notes,
+        **_weighting(drawn),
     }
-    attrs = provenance(prior, settings | dict(problem.notes) | _weighting(drawn))
     # Equal grids may differ in their labels: those of the operator take precedence.
-    grid = replace(prior.grid, coords={**prior.grid.coords, **forward.domain.coords})
+    grid = replace(prior.grid, coords={**prior.grid.coords, **problem.operator.domain.coords})
+    attrs = provenance(prior, settings)
     return ensemble_dataset(
         drawn.fields * scale, misfit, grid, numbers=members, name=name, attrs=attrs
     )
+
+
+def _likelihood(
+    y: xr.DataArray | Problem,
+    problem: Problem,
+    scale: float,
+    *,
+    noise_std: GivenNoise | None,
+    law: Callable[[Tensor, Operator], Likelihood] | None,
+    device: str | torch.device,
+) -> tuple[Likelihood, object]:
+    """The likelihood of fields in the prior's units, and the noise for the attributes."""
+    if problem.weights is not None:
+        raise InputError(
+            "reconstruct takes no weights",
+            got="a Problem with weights",
+            expected="a noise level for each sample: noise_std / weights",
+        )
+    operator, data = moved(problem.operator, device), problem.data.to(device)
+    if law is not None:
+        term = _other_law(law, data, rescaled(operator, scale), noise_std)
+        return term, term
+    noise = noise_model(noise_std, y, operator.range)
+    term = Gaussian(data / scale, operator, _rescaled(noise, scale, device))
+    return term, noise if isinstance(noise, float) else type(noise).__name__
 
 
 def _other_law(
