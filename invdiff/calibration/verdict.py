@@ -122,7 +122,7 @@ def report(
         >>> truth = xr.DataArray(draws[0], dims="case")
         >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "case"))
         >>> print(report(ensemble, truth, dim_independent="case").verdict)
-        The ensemble is calibrated as far as these tests can detect: intervals of nominal 90 % hold
+        The ensemble is calibrated, as far as these tests can detect: intervals of nominal 90 % hold
         92.0 %
         of the truth (95 % interval 87.3 to 95.4 %) and the spread is 1.05 times the error (0.95 to
         1.15), from 200 independent cases (p = 0.54 for no bias, 0.61 for the right width, 0.6 for
@@ -236,7 +236,7 @@ def _verdict(table: xr.Dataset) -> str:
     row = table.isel(level=int(np.abs(table["level"].values - 0.9).argmin()))
     judgement = " and ".join(found)
     if not found:
-        judgement = "calibrated as far as these tests can detect"
+        judgement = "calibrated, as far as these tests can detect"
         # A band at one level misses the nominal value by chance more often than a test rejects.
         judgement += ", if on the narrow side" if row["coverage_upper"] < row["level"] else ""
         judgement += ", if on the wide side" if row["coverage_lower"] > row["level"] else ""

@@ -44,7 +44,7 @@ def to_netcdf_safe(dataset: xr.Dataset) -> xr.Dataset:
         A Dataset without complex data variables; dims, coordinates and attributes are kept.
 
     Raises:
-        InputError: The dataset has a variable of such a name already.
+        InputError: The dataset has a variable of such a name already, or a complex coordinate.
 
     Examples:
         >>> import xarray as xr
@@ -55,6 +55,13 @@ def to_netcdf_safe(dataset: xr.Dataset) -> xr.Dataset:
         >>> from_netcdf_safe(to_netcdf_safe(image)).identical(image)
         True
     """
+    if labels := [str(name) for name, c in dataset.coords.items() if c.dtype.kind == "c"]:
+        raise InputError(
+            "complex coordinates cannot be stored as netCDF",
+            got=f"coordinates {labels}",
+            expected="real coordinates",
+            hint="Make them variables (reset_coords), or write a Zarr store.",
+        )
     parts: dict[str, xr.DataArray] = {}
     split = [str(name) for name, array in dataset.data_vars.items() if array.dtype.kind == "c"]
     for name in split:
@@ -139,7 +146,7 @@ def write_netcdf(dataset: xr.Dataset, path: Path) -> None:
         return
     try:
         safe.to_netcdf(path, engine=_engine(), format="NETCDF4")
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, NotImplementedError) as error:
         raise InputError(
             "the dataset cannot be written as netCDF", got=error, hint="Write a Zarr store."
         ) from error

@@ -74,8 +74,8 @@ def write_result(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
 
     Raises:
         OutputExistsError: ``path`` exists; see :func:`check_output`.
-        InputError: Another suffix, an attribute that JSON cannot hold, or a folder that cannot be
-            written to.
+        InputError: Another suffix, a folder that cannot be written to, or names, indexes, values or
+            attributes that the format cannot hold.
         MissingDependencyError: Values that need netCDF-4, and no package that writes it.
     """
     check_output(path, overwrite=overwrite)
@@ -88,7 +88,7 @@ def write_result(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
         if is_netcdf:
             netcdf.write_netcdf(storable, complete)
         else:
-            storable.to_zarr(complete, mode="w-", zarr_format=3, consolidated=False)
+            _write_zarr(storable, complete)
         # It may have appeared, or become something else, in the meantime.
         _check_free(path, is_netcdf=is_netcdf, overwrite=overwrite)
         previous = path.parent / Path(folder).name.replace(".partial-", ".replaced-")
@@ -172,6 +172,17 @@ def _exists(path: Path) -> OutputExistsError:
     )
 
 
+def _write_zarr(dataset: xr.Dataset, path: Path) -> None:
+    try:
+        dataset.to_zarr(path, mode="w-", zarr_format=3, consolidated=False)
+    except (ValueError, TypeError) as error:
+        raise InputError(
+            "the dataset cannot be written as Zarr",
+            got=error,
+            expected="variables of numbers, booleans, times or text",
+        ) from error
+
+
 def _publish(complete: Path, path: Path, previous: Path) -> None:
     """Rename ``complete`` to ``path``; what was there is ``previous`` until that is done."""
     if not path.is_dir():
@@ -188,6 +199,16 @@ def _publish(complete: Path, path: Path, previous: Path) -> None:
 
 def _storable(dataset: xr.Dataset) -> xr.Dataset:
     """A copy of the Dataset with JSON attributes, no encodings, strings of variable length."""
+    names = [str(name) for name in (*dataset.variables, *dataset.dims) if "/" in str(name)]
+    if names:  # Zarr and netCDF would take them for groups
+        raise InputError("names with a slash cannot be stored", got=names, hint="Rename them.")
+    levels = [str(name) for name, index in dataset.indexes.items() if index.nlevels > 1]
+    if levels:
+        raise InputError(
+            "coordinates of several levels cannot be stored",
+            got=levels,
+            hint=f"Split them by dataset.reset_index({levels[0]!r}).",
+        )
     storable = dataset.drop_encoding()
     storable.attrs = _json_attrs("the dataset", dataset.attrs)
     for name, variable in dataset.variables.items():

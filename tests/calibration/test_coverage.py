@@ -42,7 +42,7 @@ def test_nominal_at_every_ensemble_size(n: int, is_complex: bool) -> None:
 
 
 @pytest.mark.parametrize("spread", [0.8, 1.25])
-def test_ensembles_of_the_wrong_width_are_found_out(spread: float) -> None:
+def test_ensembles_of_the_wrong_width_are_detected(spread: float) -> None:
     """With many members the interval is ``+- z s``, so a truth falls in with ``2 Phi(z s) - 1``."""
     from scipy.stats import norm
 

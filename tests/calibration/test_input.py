@@ -179,7 +179,7 @@ def test_tests_of_uniformity_take_pit_values() -> None:
         pit_ecdf(pit(MEMBERS, HOLED)[:, 0, 0])
 
 
-def test_statistics_are_one_real_number_a_case() -> None:
+def test_statistics_are_one_real_number_per_case() -> None:
     with pytest.raises(InputError, match="at least one"):
         sbc(MEMBERS, TRUTH, {})
     with pytest.raises(ShapeError, match="'row' is not one number"):

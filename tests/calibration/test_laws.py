@@ -68,7 +68,7 @@ FINDS = [(name, kind) for name in P_VALUES | BANDS for kind in WRONG if (name, k
 
 @pytest.mark.parametrize("is_complex", [False, True])
 @pytest.mark.parametrize(("name", "kind"), FINDS)
-def test_wrong_ensembles_are_found_out(name: str, kind: str, is_complex: bool) -> None:
+def test_wrong_ensembles_are_detected(name: str, kind: str, is_complex: bool) -> None:
     members, truth = forecasts(kind, n_cases=400, correlation=0.3, is_complex=is_complex)
     if is_complex and name in ONE_NUMBER_A_CASE:
         members, truth = members.imag, truth.imag

@@ -40,7 +40,7 @@ def test_the_other_side_and_both_faults() -> None:
     assert "is biased low and too narrow:" in both.verdict
 
 
-def test_a_wrong_shape_is_seen() -> None:
+def test_a_wrong_shape_is_reported() -> None:
     """Members in two clumps, truths from a Laplace law about the same mean."""
     rng = np.random.default_rng(0)
     dims = ("realization", "case")
@@ -66,14 +66,14 @@ def test_the_verdict_quotes_the_table() -> None:
     assert found.table.attrs["n_values"] == 200 * 36
 
 
-def test_values_without_cases_are_said_to_be_taken_as_independent() -> None:
+def test_values_without_cases_are_reported_as_taken_to_be_independent() -> None:
     members, truth = forecasts(n_cases=1, size=20)
     found = report(members[:, 0], truth[0])
     assert "from 400 values taken as independent of each other" in found.verdict
     assert "the band is too narrow for correlated values" in found.table.attrs["assumes"]
 
 
-def test_correlation_inside_cases_is_no_fault() -> None:
+def test_correlation_inside_cases_is_not_reported_as_a_fault() -> None:
     """Counting the pixels of 40 cases as independent, half of right ensembles would be wrong."""
     wrong = {"case": 0, None: 0}
     for seed in range(40):
@@ -102,7 +102,7 @@ def test_html_has_one_figure_one_table_one_sentence() -> None:
 
 
 @pytest.mark.parametrize(("side", "bound"), [("narrow", "upper"), ("wide", "lower")])
-def test_a_band_that_misses_alone_is_said(side: str, bound: str) -> None:
+def test_a_band_that_misses_alone_is_reported(side: str, bound: str) -> None:
     members, truth = forecasts(n_cases=50)
     table = report(members, truth, dim_independent="case").table
     missed = table.assign(

@@ -43,7 +43,7 @@ def test_the_section_is_worth_inverting(line: Line) -> None:
     assert float(smooth["ssim"]) < 0.75
 
 
-def test_data_are_explained_up_to_the_noise_that_is_told(line: Line) -> None:
+def test_data_are_explained_up_to_the_stated_noise(line: Line) -> None:
     predicted = line.operator.range.to_dataarray(
         line.operator(line.operator.domain.to_tensor(line.truth)[None])[0], "pressure"
     )
@@ -75,7 +75,7 @@ def test_errors_come_before_any_work(tmp_path: Path) -> None:
         run_fwi_demo(tmp_path, progress=False)
 
 
-def test_no_compiler_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_compiler_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     done = CliRunner().invoke(app, ["demo", "fwi", "--out", str(tmp_path / "demo")])
     assert done.exit_code == 1

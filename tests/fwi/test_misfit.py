@@ -227,7 +227,7 @@ def basin(misfit: Misfit, *, n_shifts: int = 60) -> float:
     ],
     ids=repr,
 )
-def test_reason_to_exist_wide_basin(misfit: Misfit) -> None:
+def test_the_basin_is_wide(misfit: Misfit) -> None:
     """Least squares turns before half a period, these not before two."""
     n_shifts = 20 if isinstance(misfit, GraphSpace) else 60
     assert basin(L2()) < 0.5

@@ -162,6 +162,20 @@ def test_what_netcdf_3_cannot_hold_asks_for_netcdf4(
     assert os.listdir(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["out.nc", "out.zarr"])
+def test_what_neither_format_can_hold_is_refused(
+    tmp_path: Path, result: xr.Dataset, name: str
+) -> None:
+    with pytest.raises(InputError, match=r"slash.*'std/y'"):
+        write_result(result.rename(std="std/y"), tmp_path / name)
+    with pytest.raises(InputError, match=r"several levels.*reset_index"):
+        write_result(result.stack(cell=("y", "realization")), tmp_path / name)
+    mixed = np.array([1, "b", None], object)
+    with pytest.raises((InputError, MissingDependencyError), match="mixed native types"):
+        write_result(result.assign(mixed=("n", mixed)), tmp_path / name)
+    assert os.listdir(tmp_path) == []
+
+
 def test_nc4_needs_a_package_that_writes_it(tmp_path: Path, result: xr.Dataset) -> None:
     for name in ("out.nc4", "OUT.NC4"):
         with pytest.raises(MissingDependencyError, match=r"netCDF-4.*pip install netCDF4"):
@@ -286,6 +300,8 @@ def test_complex_variables_are_split_and_joined(result: xr.Dataset) -> None:
     xr.testing.assert_identical(from_netcdf_safe(safe), result)
     with pytest.raises(InputError, match="image_imag"):
         to_netcdf_safe(result.assign(image_imag=result["std"]))
+    with pytest.raises(InputError, match=r"complex coordinates.*\['phase'\]"):
+        to_netcdf_safe(result.assign_coords(phase=("y", 1j * np.ones(4))))
     with pytest.raises(InputError, match="lacks one of its parts"):
         from_netcdf_safe(safe.drop_vars("image_real"))
 

@@ -18,6 +18,7 @@ __all__ = ["FILES", "GIVEN", "make_files"]
 
 SHAPE, SPACING, DT = (24, 32), 10.0, 2e-3
 SCAN_SHAPE = (32, 24)
+NOISE_STD = 5e-4  # of the line, for a Ricker wavelet of amplitude 1
 
 
 def section() -> np.ndarray:
@@ -44,7 +45,7 @@ def scan_h5(path: Path) -> None:
 
 
 def line(path: Path) -> None:
-    """A line of one shot across the section, with noise of 1 % of the traces' standard deviation.
+    """A line of one shot across the section, with noise of ``NOISE_STD``, 1 % of the traces'.
 
     Zarr stores hold the wavelet and the noise level; SEG-Y cannot.
     """
@@ -56,11 +57,10 @@ def line(path: Path) -> None:
     survey = Survey([(10.0, 150.0)], receivers, ricker(15.0, DT, 120), DT)
     operator = acoustic(survey, domain(SHAPE, torch.float32), snapshot=None)
     clean = operator(torch.from_numpy(section())[None])[0].numpy()
-    noise_std = 0.01 * float(clean.std())
     noise = np.random.default_rng(0).standard_normal(clean.shape, dtype=np.float32)
-    arrays, pressure = survey.to_arrays(), clean + noise_std * noise
+    arrays, pressure = survey.to_arrays(), clean + NOISE_STD * noise
     if path.suffix == ".zarr":
-        write_survey(survey_dataset(arrays, pressure, noise_std=noise_std), path)
+        write_survey(survey_dataset(arrays, pressure, noise_std=NOISE_STD), path)
         return
     without = {name: values for name, values in arrays.items() if name != "wavelet"}
     write_survey(survey_dataset(without, pressure), path)
