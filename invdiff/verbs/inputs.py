@@ -30,7 +30,7 @@ T = TypeVar("T")
 def given_problem(
     y: xr.DataArray | Problem, operator: Operator | None, prior: Prior | None
 ) -> tuple[Problem, Prior]:
-    """What `reconstruct` was called with: a problem, itself or made of data and operator, and prior.
+    """The problem and the prior that `reconstruct` was called with.
 
     Args:
         y: labelled data, or a problem.

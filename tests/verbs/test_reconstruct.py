@@ -13,8 +13,9 @@ import xarray as xr
 from torch import Tensor
 
 import invdiff
-from invdiff import DPS, Ancestral, AxisCovariance, Grid, MomentMatching, TwistedSMC, reconstruct
+from invdiff import Ancestral, AxisCovariance, Grid, MomentMatching, TwistedSMC, reconstruct
 from invdiff.calibration import coverage
+from invdiff.conditioning import DPS
 from invdiff.covariance import Covariance
 from invdiff.errors import CalibrationWarning, InputError, NoiseLevelError, ShapeError
 from invdiff.operators.linear import Linear, Mask, Matrix
