@@ -47,7 +47,7 @@ def estimate_noise_std(kspace: Tensor, mask: Tensor, *, fraction: float = 0.1) -
     >>> noise = NoiseField(0)(Grid(("ky", "kx"), (64, 64), torch.complex64), [0], 0)[0]
     >>> level = estimate_noise_std(0.3 * noise, torch.ones(64, 64, dtype=torch.bool))
     >>> print(f"{level:.2f}")
-    0.30
+    0.31
     """
     samples = _outer_samples(kspace, mask, fraction)
     level = samples.abs().median(dim=1).values / math.sqrt(math.log(2))

@@ -1,5 +1,6 @@
 """Cartesian MRI against sigpy; masks, sensitivities, noise and scale of k-space."""
 
+import math
 from math import prod
 
 import numpy as np
@@ -226,6 +227,16 @@ def test_poisson_disc_in_3d_has_a_full_readout():
     torch.testing.assert_close(mask[0], poisson_disc((24, 20), 3, calibration=(6, 4), seed=0))
 
 
+def test_masks_take_the_numbers_of_numpy():
+    shape, four, seed = np.array([16, 12]), np.int64(4), np.uint32(3)
+    plain = {"calibration": 4, "seed": 3}
+    for make in (random_lines, gaussian_lines, poisson_disc):
+        mask = make(shape, np.float32(2), calibration=four, seed=seed)
+        assert torch.equal(mask, make((16, 12), 2, **plain))
+    both = poisson_disc((16, 12), 2, calibration=np.array([4, 4]), seed=3)
+    assert torch.equal(both, poisson_disc((16, 12), 2, **plain))
+
+
 @pytest.mark.parametrize("n", [8, 9])
 def test_partial_fourier(n):
     mask = partial_fourier((n, 6), 0.7, axis=0)
@@ -249,6 +260,16 @@ def test_partial_fourier(n):
         (lambda: poisson_disc((8, 8), 1, calibration=0, seed=0), InputError),
         (lambda: partial_fourier((8, 8), 0.5), InputError),
         (lambda: partial_fourier((8, 8), 1.2), InputError),
+        (lambda: partial_fourier((8, 8), math.nan), InputError),
+        (lambda: random_lines((8, 8.0), 2, calibration=0, seed=0), InputError),
+        (lambda: random_lines((8, 8), math.nan, calibration=0, seed=0), InputError),
+        (lambda: random_lines((8, 8), 2, calibration=2.0, seed=0), InputError),
+        (lambda: random_lines((8, 8), 2, calibration=0, seed=1.5), InputError),
+        (lambda: random_lines((8, 8), 2, calibration=0, seed=True), InputError),
+        (lambda: random_lines((8, 8), 2, calibration=0, seed=0, axis=1.0), InputError),
+        (lambda: equispaced_lines((8, 8), 2, calibration=0, offset=0.5), InputError),
+        (lambda: poisson_disc((8, 8), 2, calibration=2.5, seed=0), InputError),
+        (lambda: poisson_disc((8, 8), 2, calibration=(2, 2, 2), seed=0), InputError),
     ],
 )
 def test_bad_masks_are_refused(make, error):
@@ -273,7 +294,7 @@ def test_birdcage(shape):
 def test_bad_sensitivities_are_refused():
     with pytest.raises(InputError, match="coil array"):
         birdcage((8, 8), 0)
-    with pytest.raises(ShapeError, match="image shape"):
+    with pytest.raises(ShapeError, match="not that of an image"):
         birdcage((8,), 4)
     with pytest.raises(InputError, match="calibration"):
         espirit(noise(2, 16, 16)[0], calibration=20)
