@@ -10,7 +10,7 @@ from torch import Tensor
 from invdiff.errors import DTypeError, ShapeError
 from invdiff.grid import Grid, check_finite
 from invdiff.operators.base import Linear
-from invdiff.operators.inputs import as_mask
+from invdiff.operators.inputs import as_mask, as_tensor
 from invdiff.operators.linear import centred_fft, centred_ifft
 
 __all__ = ["CartesianMRI"]
@@ -59,30 +59,33 @@ class CartesianMRI(Linear):
         Pruessmann et al. (1999), SENSE: Sensitivity encoding for fast MRI,
         doi:10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3.0.CO;2-S
 
-    >>> import torch
-    >>> from invdiff.operators.mri import CartesianMRI, birdcage, random_lines
-    >>> mask = random_lines((32, 32), 2, calibration=8, seed=0)
-    >>> operator = CartesianMRI(mask, birdcage((32, 32), 4))
-    >>> operator, operator.n_data
-    (CartesianMRI(4 coils, 32x32, R=2.00), 2048)
-    >>> image = torch.zeros(1, 32, 32, dtype=torch.complex64)
-    >>> image[:, 8:24, 8:24] = 1.0
-    >>> kspace = operator(image)
-    >>> kspace.shape
-    torch.Size([1, 4, 32, 32])
+    Examples:
+        >>> import torch
+        >>> from invdiff.operators.mri import CartesianMRI, birdcage, random_lines
+        >>> mask = random_lines((32, 32), 2, calibration=8, seed=0)
+        >>> operator = CartesianMRI(mask, birdcage((32, 32), 4))
+        >>> operator, operator.n_data
+        (CartesianMRI(4 coils, 32x32, R=2.00), 2048)
+        >>> image = torch.zeros(1, 32, 32, dtype=torch.complex64)
+        >>> image[:, 8:24, 8:24] = 1.0
+        >>> kspace = operator(image)
+        >>> kspace.shape
+        torch.Size([1, 4, 32, 32])
 
-    The regularised SENSE image ``(A^H A + rho)^(-1) A^H y``:
+        The regularised SENSE image ``(A^H A + rho)^(-1) A^H y``:
 
-    >>> sense = operator.solve(operator.adjoint(kspace), 1e-3, 1.0, max_iterations=50)
-    >>> bool((sense - image).norm() < 0.1 * image.norm())
-    True
+        >>> sense = operator.solve(operator.adjoint(kspace), 1e-3, 1.0, max_iterations=50)
+        >>> bool((sense - image).norm() < 0.1 * image.norm())
+        True
     """
 
     def __init__(
         self, mask: Tensor, sensitivity: Tensor | None = None, *, domain: Grid | None = None
     ) -> None:
+        mask = as_tensor(mask, "mask")
         check_finite(mask, "mask")
         if sensitivity is not None:
+            sensitivity = as_tensor(sensitivity, "sensitivity")
             _check_sensitivity(sensitivity)
         domain = domain or _default_domain(mask, sensitivity)
         if not domain.is_complex:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 
 import numpy as np
@@ -49,10 +50,11 @@ def random_lines(
         Zbontar et al. (2018), fastMRI: An open dataset and benchmarks for accelerated MRI,
         arXiv:1811.08839
 
-    >>> from invdiff.operators.mri import random_lines
-    >>> mask = random_lines((4, 32), 4, calibration=4, seed=0)
-    >>> "".join("x" if kept else "." for kept in mask[0])
-    '.......x.....xxxxx..x....x......'
+    Examples:
+        >>> from invdiff.operators.mri import random_lines
+        >>> mask = random_lines((4, 32), 4, calibration=4, seed=0)
+        >>> "".join("x" if kept else "." for kept in mask[0])
+        '.......x.....xxxxx..x....x......'
     """
     n_lines, outer = _plan_lines(shape, acceleration, calibration=calibration, axis=axis)
     picked = _rng(seed).choice(outer, n_lines - calibration, replace=False)
@@ -93,10 +95,11 @@ def gaussian_lines(
         Lustig, Donoho & Pauly (2007), Sparse MRI: The application of compressed sensing for rapid
         MR imaging, doi:10.1002/mrm.21391
 
-    >>> from invdiff.operators.mri import gaussian_lines
-    >>> mask = gaussian_lines((4, 32), 4, calibration=4, seed=0)
-    >>> "".join("x" if kept else "." for kept in mask[0])
-    '...........x.xxxxx.x....x.......'
+    Examples:
+        >>> from invdiff.operators.mri import gaussian_lines
+        >>> mask = gaussian_lines((4, 32), 4, calibration=4, seed=0)
+        >>> "".join("x" if kept else "." for kept in mask[0])
+        '...........x.xxxxx.x....x.......'
     """
     as_number("width", width)
     n_lines, outer = _plan_lines(shape, acceleration, calibration=calibration, axis=axis)
@@ -136,10 +139,11 @@ def equispaced_lines(
         Zbontar et al. (2018), fastMRI: An open dataset and benchmarks for accelerated MRI,
         arXiv:1811.08839
 
-    >>> from invdiff.operators.mri import equispaced_lines
-    >>> mask = equispaced_lines((4, 32), 4, calibration=4)
-    >>> "".join("x" if kept else "." for kept in mask[0])
-    'x......x......xxxxx......x......'
+    Examples:
+        >>> from invdiff.operators.mri import equispaced_lines
+        >>> mask = equispaced_lines((4, 32), 4, calibration=4)
+        >>> "".join("x" if kept else "." for kept in mask[0])
+        'x......x......xxxxx......x......'
     """
     n_lines, outer = _plan_lines(shape, acceleration, calibration=calibration, axis=axis)
     n_picked = n_lines - calibration
@@ -186,13 +190,14 @@ def poisson_disc(
         Bridson (2007), Fast Poisson disk sampling in arbitrary dimensions.
         Lustig & Pauly (2010), SPIRiT, doi:10.1002/mrm.22428 (the use in MRI).
 
-    >>> from invdiff.operators.mri import poisson_disc
-    >>> mask = poisson_disc((64, 48), 4, calibration=12, seed=0)
-    >>> int(mask.sum()), bool(mask[26:38, 18:30].all())
-    (768, True)
+    Examples:
+        >>> from invdiff.operators.mri import poisson_disc
+        >>> mask = poisson_disc((64, 48), 4, calibration=12, seed=0)
+        >>> int(mask.sum()), bool(mask[26:38, 18:30].all())
+        (768, True)
     """
     plane = _check(shape, acceleration)[-2:]
-    edges = calibration if np.ndim(calibration) else (calibration,) * 2
+    edges = list(calibration) if isinstance(calibration, Iterable) else [calibration] * 2
     block = as_integers("calibration", edges, least=0)
     if len(block) != 2:
         raise InputError(
@@ -257,10 +262,11 @@ def partial_fourier(shape: Shape, fraction: float, *, axis: int = -1) -> Tensor:
         McGibney et al. (1993), Quantitative evaluation of several partial Fourier reconstruction
         algorithms used in MRI, doi:10.1002/mrm.1910300109
 
-    >>> from invdiff.operators.mri import partial_fourier
-    >>> mask = partial_fourier((4, 32), 5 / 8)
-    >>> "".join("x" if kept else "." for kept in mask[0])
-    'xxxxxxxxxxxxxxxxxxxx............'
+    Examples:
+        >>> from invdiff.operators.mri import partial_fourier
+        >>> mask = partial_fourier((4, 32), 5 / 8)
+        >>> "".join("x" if kept else "." for kept in mask[0])
+        'xxxxxxxxxxxxxxxxxxxx............'
     """
     n = _check(shape, 1.0, axis=axis)[axis]
     n_lines = round(as_number("fraction", fraction) * n)

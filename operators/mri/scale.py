@@ -6,6 +6,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError
 from invdiff.grid import check_finite
+from invdiff.operators.inputs import as_tensor
 from invdiff.operators.mri.cartesian import CartesianMRI
 
 __all__ = ["foreground_percentile", "image_scale"]
@@ -29,14 +30,15 @@ def foreground_percentile(image: Tensor, *, percentile: float = 99.0) -> float:
     Raises:
         InputError: an image without signal, or a percentile out of range.
 
-    >>> import torch
-    >>> from invdiff.operators.mri import foreground_percentile
-    >>> foreground_percentile(torch.tensor([0.0, 0.0, 0.0, 1.0, 2.0, 3.0]), percentile=50)
-    2.0
+    Examples:
+        >>> import torch
+        >>> from invdiff.operators.mri import foreground_percentile
+        >>> foreground_percentile(torch.tensor([0.0, 0.0, 0.0, 1.0, 2.0, 3.0]), percentile=50)
+        2.0
     """
     if not 0 <= percentile <= 100:
         raise InputError("percentile is out of range", got=percentile, expected="from 0 to 100")
-    magnitude = image.detach().abs().flatten().double().sort().values
+    magnitude = as_tensor(image, "image").detach().abs().flatten().double().sort().values
 
     def quantile(values: Tensor, fraction: float) -> float:  # Tensor.quantile refuses large volumes
         return float(values[round(fraction * (values.numel() - 1))])
@@ -75,20 +77,22 @@ def image_scale(kspace: Tensor, mask: Tensor, sensitivity: Tensor | None = None)
         NonFiniteError: NaN or Inf among them.
         InputError: k-space without signal.
 
-    >>> import torch
-    >>> from invdiff.operators.mri import CartesianMRI, image_scale, random_lines
-    >>> mask = random_lines((32, 32), 2, calibration=8, seed=0)
-    >>> image = torch.zeros(1, 32, 32, dtype=torch.complex64)
-    >>> image[:, 8:24, 8:24] = 50.0
-    >>> scale = image_scale(CartesianMRI(mask)(image)[0], mask)
-    >>> bool(40 < scale < 65)
-    True
+    Examples:
+        >>> import torch
+        >>> from invdiff.operators.mri import CartesianMRI, image_scale, random_lines
+        >>> mask = random_lines((32, 32), 2, calibration=8, seed=0)
+        >>> image = torch.zeros(1, 32, 32, dtype=torch.complex64)
+        >>> image[:, 8:24, 8:24] = 50.0
+        >>> scale = image_scale(CartesianMRI(mask)(image)[0], mask)
+        >>> bool(40 < scale < 65)
+        True
     """
+    kspace = as_tensor(kspace, "kspace")
     operator = CartesianMRI(mask, sensitivity)
     check_finite(kspace, "kspace")
     power = 1.0
-    if sensitivity is not None:
-        summed = sensitivity.abs().square().sum(0)
+    if operator.sensitivity is not None:
+        summed = operator.sensitivity.abs().square().sum(0)
         power = float(summed[summed > 0].median())
     unit = float(kspace.abs().max()) or 1.0  # single precision has no squares of 1e-25
     b = operator.adjoint((kspace[None] / unit).to(operator.range.dtype))

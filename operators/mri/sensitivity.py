@@ -8,6 +8,7 @@ from torch import Tensor
 from invdiff.arguments import as_integer, as_integers
 from invdiff.errors import InputError, ShapeError
 from invdiff.grid import check_finite
+from invdiff.operators.inputs import as_tensor
 
 __all__ = ["birdcage", "calibration_shape", "espirit"]
 
@@ -30,10 +31,11 @@ def birdcage(shape: tuple[int, ...], n_coils: int, *, radius: float = 1.5) -> Te
         InputError: fewer than one coil, or a ring inside the image.
         ShapeError: a shape of other than two or three axes.
 
-    >>> from invdiff.operators.mri import birdcage
-    >>> maps = birdcage((32, 24), 8)
-    >>> maps.shape
-    torch.Size([8, 32, 24])
+    Examples:
+        >>> from invdiff.operators.mri import birdcage
+        >>> maps = birdcage((32, 24), 8)
+        >>> maps.shape
+        torch.Size([8, 32, 24])
     """
     n_coils = as_integer("n_coils", n_coils)
     shape = tuple(as_integers("shape", tuple(shape)))
@@ -93,17 +95,19 @@ def espirit(
         Uecker et al. (2014), ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI,
         doi:10.1002/mrm.24751
 
-    >>> import torch
-    >>> from invdiff.operators.mri import CartesianMRI, birdcage, espirit
-    >>> image = torch.zeros(1, 24, 24, dtype=torch.complex64)
-    >>> image[:, 6:18, 6:18] = 1.0
-    >>> maps = birdcage((24, 24), 4)
-    >>> kspace = CartesianMRI(torch.ones(24, 24, dtype=torch.bool), maps)(image)[0]
-    >>> found = espirit(kspace, calibration=16, crop=0.0)
-    >>> agreement = (found.conj() * maps).sum(0).abs()[6:18, 6:18]  # 1 up to a common phase
-    >>> bool(agreement.min() > 0.98)
-    True
+    Examples:
+        >>> import torch
+        >>> from invdiff.operators.mri import CartesianMRI, birdcage, espirit
+        >>> image = torch.zeros(1, 24, 24, dtype=torch.complex64)
+        >>> image[:, 6:18, 6:18] = 1.0
+        >>> maps = birdcage((24, 24), 4)
+        >>> kspace = CartesianMRI(torch.ones(24, 24, dtype=torch.bool), maps)(image)[0]
+        >>> found = espirit(kspace, calibration=16, crop=0.0)
+        >>> agreement = (found.conj() * maps).sum(0).abs()[6:18, 6:18]  # 1 up to a common phase
+        >>> bool(agreement.min() > 0.98)
+        True
     """
+    kspace = as_tensor(kspace, "kspace")
     if kspace.ndim not in (3, 4) or not kspace.is_complex():
         raise ShapeError(
             "kspace is not multi-coil k-space",
@@ -145,10 +149,12 @@ def calibration_shape(mask: Tensor) -> tuple[int, ...]:
     Returns:
         One edge per axis, in samples; zeros if the zero frequency is not sampled.
 
-    >>> from invdiff.operators.mri import calibration_shape, random_lines
-    >>> calibration_shape(random_lines((64, 48), 4, calibration=8, seed=0))
-    (64, 8)
+    Examples:
+        >>> from invdiff.operators.mri import calibration_shape, random_lines
+        >>> calibration_shape(random_lines((64, 48), 4, calibration=8, seed=0))
+        (64, 8)
     """
+    mask = as_tensor(mask, "mask")
     shape = tuple(mask.shape)
 
     def is_full(edges: tuple[int, ...]) -> bool:

@@ -483,6 +483,31 @@ def test_dependent_coils(n_coils, n_copies, log_gain, snr, dtype, seed):
         assert weights[source] == pytest.approx(gain, rel=1e-4)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # sigpy and numba, on import
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_arrays_of_numpy_give_the_same(order):
+    kspace, mask, covariance = simulated(4, (48, 48), 0.05)
+    y, keep, c = (
+        v.numpy().astype(v.numpy().dtype.newbyteorder(order))
+        for v in (kspace, mask.float(), covariance)
+    )
+    maps = espirit(kspace, calibration=16)
+    for a, b in (
+        (estimate_noise_std(y, keep), estimate_noise_std(kspace, mask)),
+        (estimate_coil_covariance(y, keep), estimate_coil_covariance(kspace, mask)),
+        (prewhiten(y, c), prewhiten(kspace, covariance)),
+        (espirit(y, calibration=16), maps),
+        (
+            CartesianMRI(keep, maps.numpy()).adjoint(kspace[None]),
+            CartesianMRI(mask, maps).adjoint(kspace[None]),
+        ),
+    ):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    scale = image_scale(kspace, mask, maps)
+    assert image_scale(y, keep, maps.numpy()) == pytest.approx(scale, rel=1e-5)
+    assert calibration_shape(keep) == calibration_shape(mask)
+
+
 # Scale.
 
 

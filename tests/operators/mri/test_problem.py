@@ -1,6 +1,7 @@
 """From the arrays of a scan to a whitened problem of known noise, and what cannot be one."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,11 @@ from invdiff.errors import (
     ShapeError,
 )
 from invdiff.io import read_kspace, write_result
+from invdiff.operators.linear import centred_fft
 from invdiff.operators.mri import CartesianMRI, cartesian_problem, prewhiten
 from invdiff.protocols import Problem
+from invdiff.samplers import Ancestral
+from invdiff.verbs import reconstruct
 from tests.support import tiny
 
 
@@ -312,6 +316,35 @@ def test_zero_filled_columns_are_not_measured(n_coils: int) -> None:
     torch.testing.assert_close(again.data, problem.data, rtol=0, atol=0)
 
 
+def test_the_posterior_has_the_power_of_the_prior_in_zero_filled_columns() -> None:
+    """Not the little that zeros taken as data would leave."""
+    prior = tiny.prior()  # white, of variance 2 SIGMA_DATA^2: so is k-space
+    power, level, scale = 2 * tiny.SIGMA_DATA**2, 0.5, 10.0
+    image, noise = (tiny.standard_normal((1, *tiny.SHAPE), i, torch.complex64) for i in (7, 8))
+    padded = torch.arange(24) < 8
+    kspace = (scale * power**0.5 * image + level * noise) * ~padded
+    with pytest.warns(DataWarning, match="256 of 768 samples"):
+        problem = cartesian_problem(
+            {"kspace": kspace, "mask": torch.ones(tiny.SHAPE)}, noise_std=level
+        )
+    result = reconstruct(
+        replace(problem, scale=scale),
+        prior=prior.on(problem.operator.domain),
+        realizations=32,
+        seed=0,
+        sampler=Ancestral(8),
+    )
+    assert result.attrs["invdiff_n_zero_in_mask"] == 256
+    members = centred_fft(torch.from_numpy(result["image"].values) / scale, 2)
+    n = 32 * 256  # of |k|^2, exponential: relative standard error 1 / sqrt(n)
+    unmeasured = float(members[..., padded].abs().square().mean())
+    assert unmeasured == pytest.approx(power, rel=4 / n**0.5)
+    spread = float(members[..., ~padded].var(0).mean()) ** 0.5
+    exact = (power * (level / scale) ** 2 / (power + (level / scale) ** 2)) ** 0.5
+    assert spread == pytest.approx(exact, rel=0.02)
+    assert float(result["data_misfit"].mean()) == pytest.approx(1, abs=5 / 512**0.5)
+
+
 def sense_error(problem: Problem, image: Tensor) -> float:
     """Relative error of the regularised SENSE image, in the units of the image."""
     operator = problem.operator
@@ -481,3 +514,23 @@ def test_tiny_units(n_coils: int) -> None:
     units = 1e-25 if n_coils == 1 else 1.0
     assert (b.data / units - a.data).norm() < 1e-4 * a.data.norm()
     assert b.scale == pytest.approx(units * a.scale, rel=1e-3)
+
+
+@pytest.mark.parametrize("units", [1e200, 1e-200])
+def test_units_beyond_single_precision(units: float) -> None:
+    given = without(arrays(n_coils=1), "image", "sensitivity")
+    given["kspace"] = units * given["kspace"].to(torch.complex128)
+    with pytest.raises(InputError, match=r"out of the range of torch\.complex64"):
+        cartesian_problem(given)
+    problem = cartesian_problem(given, dtype=torch.complex128)
+    assert torch.equal(problem.data, given["kspace"][0])
+
+
+def test_a_volume_with_a_dead_and_a_copied_coil() -> None:
+    given = without(appended(dead(arrays(shape=(4, 12, 14), n_coils=5, noise=0.05)), {1: 2j}))
+    image = given.pop("image")
+    with pytest.warns(DataWarning, match="2: zero at all .*; 5: a multiple of coil 1"):
+        problem = cartesian_problem(given, noise_std=0.05)
+    assert problem.operator.range.dims == ("coil", "kz", "ky", "kx")
+    assert problem.operator.domain.dims == ("z", "y", "x")
+    assert_one(chi2(problem, image), problem.operator.n_data)
