@@ -16,9 +16,8 @@ from invdiff.operators.linear import centred_fft, centred_ifft
 __all__ = ["CartesianMRI"]
 
 _DIMS = {2: ("y", "x"), 3: ("z", "y", "x")}
-_MAX_VALUES = (
-    2**22
-)  # complex values that the gram of a GPU holds at once; more coils go one after the other
+# Complex values that the gram of a GPU holds at once; more coils go one after the other.
+_MAX_VALUES = 2**22
 
 
 class CartesianMRI(Linear):

@@ -81,6 +81,18 @@ def estimate_coil_covariance(kspace: Tensor, mask: Tensor, *, fraction: float = 
     References:
         Tyler (1987), A distribution-free M-estimator of multivariate scatter,
         doi:10.1214/aos/1176350263
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.grid import Grid
+        >>> from invdiff.noise import NoiseField
+        >>> from invdiff.operators.mri import estimate_coil_covariance
+        >>> grid = Grid(("coil", "ky", "kx"), (3, 64, 64), torch.complex64)
+        >>> noise = NoiseField(0)(grid, [0], 0)[0] * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+        >>> mask = torch.ones(64, 64, dtype=torch.bool)
+        >>> covariance = estimate_coil_covariance(noise, mask, fraction=1.0)
+        >>> covariance.diagonal().real.sqrt().round(decimals=1)
+        tensor([1., 2., 3.], dtype=torch.float64)
     """
     kspace, mask = as_tensor(kspace, "kspace"), as_tensor(mask, "mask")
     if kspace.ndim != mask.ndim + 1:
