@@ -68,16 +68,17 @@ def read_kspace(path: str | Path, *, slice_index: int | None = None) -> xr.Datas
         Zbontar et al. (2018), fastMRI: An open dataset and benchmarks for accelerated MRI,
         arXiv:1811.08839
 
-    >>> from tempfile import TemporaryDirectory
-    >>> kspace = np.ones((4, 8, 6), np.complex64)
-    >>> kspace[:, :, 5] = 0  # a padded column
-    >>> with TemporaryDirectory() as folder:
-    ...     np.savez(f"{folder}/scan.npz", kspace=kspace, noise_std=0.1)
-    ...     scan = read_kspace(f"{folder}/scan.npz")
-    >>> dict(scan.sizes)
-    {'coil': 4, 'ky': 8, 'kx': 6}
-    >>> int(scan.mask.sum()), scan.attrs["mask_source"], scan.kspace.attrs["noise_std"]
-    (40, 'nonzero samples', 0.1)
+    Examples:
+        >>> from tempfile import TemporaryDirectory
+        >>> kspace = np.ones((4, 8, 6), np.complex64)
+        >>> kspace[:, :, 5] = 0  # a padded column
+        >>> with TemporaryDirectory() as folder:
+        ...     np.savez(f"{folder}/scan.npz", kspace=kspace, noise_std=0.1)
+        ...     scan = read_kspace(f"{folder}/scan.npz")
+        >>> dict(scan.sizes)
+        {'coil': 4, 'ky': 8, 'kx': 6}
+        >>> int(scan.mask.sum()), scan.attrs["mask_source"], scan.kspace.attrs["noise_std"]
+        (40, 'nonzero samples', 0.1)
     """
     scan = _stored(path, slice_index)
     acquisition = check_acquisition(

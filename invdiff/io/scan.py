@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 import warnings
 import zipfile
 import zlib
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from invdiff.arguments import as_integer
 from invdiff.errors import DataWarning, InputError, MissingDependencyError, ShapeError
 
 __all__ = ["Scan", "read_hdf5", "read_npz", "read_zarr"]
@@ -219,17 +219,14 @@ def _missing_sources(path: Path, stored: Any) -> list[str]:
 
 
 def _slice_number(path: Path, n_slices: int, index: int | None) -> int:
-    if index is None and n_slices == 1:
+    number = None if index is None else as_integer("slice_index", index)
+    if number is None and n_slices == 1:
         return 0
-    try:
-        number = -1 if isinstance(index, bool) else operator.index(index)  # type: ignore[arg-type]
-    except TypeError:
-        number = -1
-    if not 0 <= number < n_slices:
+    if number is None or not 0 <= number < n_slices:
         raise InputError(
             f"{path.name} holds {n_slices} slices",
-            got=f"slice_index={index!r}",
-            expected=f"slice_index, an integer from 0 to {n_slices - 1}",
+            got=f"slice_index={number}",
+            expected=f"slice_index from 0 to {n_slices - 1}",
             hint=f"Choose one; {n_slices // 2} is the middle.",
         )
     return number

@@ -11,7 +11,7 @@ from torch import Tensor
 from invdiff.errors import DTypeError, InputError, ShapeError
 from invdiff.kspace import native
 
-__all__ = ["attributes", "coordinates", "scan_arrays"]
+__all__ = ["attributes", "coordinates", "n_zero_before", "scan_arrays"]
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -59,6 +59,12 @@ def attributes(array: object) -> Mapping[str, Any]:
     """Attributes of a Dataset or DataArray; other objects have none."""
     attrs: Mapping[str, Any] = getattr(array, "attrs", {})
     return attrs
+
+
+def n_zero_before(arrays: object) -> int:
+    """How many samples the reader of a Dataset took out of its mask."""
+    stored = attributes(arrays).get("n_zero_in_mask")
+    return stored if isinstance(stored, int) and stored > 0 else 0
 
 
 def coordinates(

@@ -10,30 +10,43 @@ from torch import Tensor
 from invdiff.errors import DTypeError, ShapeError
 from invdiff.grid import Grid, check_finite
 from invdiff.operators.base import Linear
-from invdiff.operators.inputs import as_mask
+from invdiff.operators.inputs import as_mask, as_tensor
 from invdiff.operators.linear import centred_fft, centred_ifft
 
 __all__ = ["CartesianMRI"]
 
 _DIMS = {2: ("y", "x"), 3: ("z", "y", "x")}
-_MAX_VALUES = (
-    2**22
-)  # complex values that the gram of a GPU holds at once; more coils go one after the other
+# Complex values that the gram of a GPU holds at once; more coils go one after the other.
+_MAX_VALUES = 2**22
 
 
 class CartesianMRI(Linear):
-    """Undersampled Cartesian k-space of a complex image seen by several coils.
+    r"""Undersampled Cartesian k-space of a complex image, seen by several coils (SENSE).
 
-    ``y_c = M F (S_c x)``, with ``F`` the centred unitary DFT over the image axes (zero frequency
-    at ``n // 2``, any parity), ``S_c`` the coil sensitivities and ``M`` the sampling mask.
-    Samples that were not acquired are zero in the data.
+    .. math:: y_c = M F (S_c x), \qquad
+              A^H y = \sum_c \overline{S_c} F^H M y_c, \qquad
+              A^H A x = \sum_c \overline{S_c} F^H M F S_c x
+
+    with ``F`` the centred unitary DFT over the image axes (zero frequency at ``n // 2``, any
+    parity), ``S_c`` the coil sensitivities and ``M`` the sampling mask. Samples that were not
+    acquired are zero in the data and ignored in what the adjoint is given.
+
+    Assumptions: an image that does not change during the scan, samples on the Cartesian grid
+    (regrid radial or spiral ones first), no off-resonance, and the same mask for all coils.
+    Noise that is correlated between coils is whitened before: see
+    `invdiff.operators.mri.prewhiten`.
+
+    Cost: two FFTs per coil for the gram, over the axes on which the mask varies (one axis for
+    lines), without shifts. ``A^H A`` is diagonal in the DFT for a single coil without a map, and
+    then solves are exact; otherwise `gram_spectrum` preconditions conjugate gradients.
 
     Args:
         mask: acquired samples, boolean or zeros and ones, centred layout, ``(*image)`` or
-            broadcastable to it (lines: ``(1, n_x)``).
-        sensitivity: complex ``(n_coils, *image)``; None for one coil of uniform sensitivity, whose
-            data have no coil dim.
-        domain: grid of the image; by default dims ``y, x`` or ``z, y, x``, complex64.
+            broadcastable to it (lines along x: ``(1, n_x)``).
+        sensitivity: complex maps ``(n_coils, *image)``; None for one coil of uniform sensitivity,
+            whose data have no coil dim.
+        domain: grid of the image; by default dims ``y, x`` or ``z, y, x``, in the dtype of the
+            maps, complex64 without maps.
 
     Raises:
         ShapeError: mask, sensitivity and domain that do not fit together.
@@ -44,13 +57,34 @@ class CartesianMRI(Linear):
     References:
         Pruessmann et al. (1999), SENSE: Sensitivity encoding for fast MRI,
         doi:10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3.0.CO;2-S
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.operators.mri import CartesianMRI, birdcage, random_lines
+        >>> mask = random_lines((32, 32), 2, calibration=8, seed=0)
+        >>> operator = CartesianMRI(mask, birdcage((32, 32), 4))
+        >>> operator, operator.n_data
+        (CartesianMRI(4 coils, 32x32, R=2.00), 2048)
+        >>> image = torch.zeros(1, 32, 32, dtype=torch.complex64)
+        >>> image[:, 8:24, 8:24] = 1.0
+        >>> kspace = operator(image)
+        >>> kspace.shape
+        torch.Size([1, 4, 32, 32])
+
+        The regularised SENSE image ``(A^H A + rho)^(-1) A^H y``:
+
+        >>> sense = operator.solve(operator.adjoint(kspace), 1e-3, 1.0, max_iterations=50)
+        >>> bool((sense - image).norm() < 0.1 * image.norm())
+        True
     """
 
     def __init__(
         self, mask: Tensor, sensitivity: Tensor | None = None, *, domain: Grid | None = None
     ) -> None:
+        mask = as_tensor(mask, "mask")
         check_finite(mask, "mask")
         if sensitivity is not None:
+            sensitivity = as_tensor(sensitivity, "sensitivity")
             _check_sensitivity(sensitivity)
         domain = domain or _default_domain(mask, sensitivity)
         if not domain.is_complex:
@@ -90,7 +124,7 @@ class CartesianMRI(Linear):
 
     @property
     def measured(self) -> Tensor:
-        """The mask, the same for every coil."""
+        """The mask expanded to the range: True where a sample of a coil was acquired."""
         return self.mask.expand(self.range.shape)
 
     @property
@@ -160,7 +194,7 @@ class CartesianMRI(Linear):
 
     @property
     def is_circulant(self) -> bool:
-        """For a single coil of uniform sensitivity."""
+        """True for a single coil of uniform sensitivity: ``A^H A`` is then diagonal in the DFT."""
         return self.sensitivity is None
 
     def __repr__(self) -> str:
@@ -191,9 +225,9 @@ def _default_domain(mask: Tensor, sensitivity: Tensor | None) -> Grid:
     shape = tuple(mask.shape if sensitivity is None else sensitivity.shape[1:])
     if len(shape) not in _DIMS:
         raise ShapeError(
-            "cannot tell the image's shape from the mask",
+            "the mask does not give the shape of the image",
             got=shape,
-            expected="two or three axes",
+            expected="a mask with two or three axes",
             hint="Give the domain, or a mask of the image's shape.",
         )
     dtype = torch.complex64 if sensitivity is None else sensitivity.dtype

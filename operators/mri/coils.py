@@ -60,21 +60,21 @@ def select_coils(kspace: Tensor, mask: Tensor, sensitivity: Tensor | None) -> tu
         if sensitivity is not None:
             _check_maps(coil, others, sensitivity)
     used = [coil for coil in used if coil not in reasons]
-    told = "; ".join(f"{coil}: {reasons[coil]}" for coil in sorted(reasons))
+    summary = "; ".join(f"{coil}: {reasons[coil]}" for coil in sorted(reasons))
     if not used:
         raise InputError(
             "no coil can be used",
-            got=told,
+            got=summary,
             expected="at least one coil with samples and a sensitivity",
             hint="Check the order of the axes, the maps, and that True in the mask means measured.",
         )
     if reasons:
         warnings.warn(
-            f"{len(reasons)} of {n_coils} coils are left out (counted from 0): {told}.",
+            f"{len(reasons)} of {n_coils} coils are left out (counted from 0): {summary}.",
             DataWarning,
             stacklevel=3,
         )
-    return used, told
+    return used, summary
 
 
 def zero_coils(samples: Tensor) -> dict[int, str]:

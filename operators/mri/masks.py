@@ -1,19 +1,15 @@
-"""Sampling masks for Cartesian k-space: boolean, centred (zero frequency at ``n // 2``), seeded.
-
-Line masks pick positions along the phase-encoding ``axis`` (by default the last); each line
-extends over the other axes, and the mask has the full image shape. The number of samples is that
-of the asked acceleration to within half a line, or half a sample, so that a mask combined by ``&``
-with another has fewer. All functions raise InputError for what cannot be had.
-"""
+"""Sampling masks for Cartesian k-space: boolean, centred, seeded."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from math import prod
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer, as_integers, as_number
 from invdiff.errors import InputError, ShapeError
 
 __all__ = [
@@ -31,20 +27,37 @@ _N_BISECTIONS = 12
 def random_lines(
     shape: Shape, acceleration: float, *, calibration: int, seed: int, axis: int = -1
 ) -> Tensor:
-    """Central lines and others drawn uniformly without replacement.
+    """Central lines, and others drawn uniformly without replacement.
+
+    ``round(n / acceleration)`` of the ``n`` lines are acquired, the central ones included. Aliasing
+    is incoherent, as compressed sensing asks for; the mask of the fastMRI knee challenge.
 
     Args:
-        shape: image shape, two or three axes.
-        acceleration: lines in all per line acquired, at least 1.
-        calibration: number of central lines, all acquired.
-        seed: of the draw.
-        axis: phase-encoding axis.
+        shape: image shape ``([z,] y, x)``; the zero frequency lies at ``n // 2``.
+        acceleration: number of lines of the axis per line acquired, at least 1.
+        calibration: number of central lines, all of them acquired; 0 for none.
+        seed: of the draw; the same seed gives the same mask.
+        axis: phase-encoding axis; lines extend over the others.
 
     Returns:
         Boolean mask of ``shape``.
+
+    Raises:
+        InputError: numbers of lines that do not fit the axis, or arguments that are not numbers.
+        ShapeError: a shape of other than two or three axes, or an axis that it does not have.
+
+    References:
+        Zbontar et al. (2018), fastMRI: An open dataset and benchmarks for accelerated MRI,
+        arXiv:1811.08839
+
+    Examples:
+        >>> from invdiff.operators.mri import random_lines
+        >>> mask = random_lines((4, 32), 4, calibration=4, seed=0)
+        >>> "".join("x" if kept else "." for kept in mask[0])
+        '.......x.....xxxxx..x....x......'
     """
     n_lines, outer = _plan_lines(shape, acceleration, calibration=calibration, axis=axis)
-    picked = np.random.default_rng(seed).choice(outer, n_lines - calibration, replace=False)
+    picked = _rng(seed).choice(outer, n_lines - calibration, replace=False)
     return _lines(shape, axis, picked, outer)
 
 
@@ -57,25 +70,42 @@ def gaussian_lines(
     width: float = 1 / 6,
     axis: int = -1,
 ) -> Tensor:
-    """Central lines and others drawn with density ``exp(-k^2 / 2 (width n)^2)``.
+    """Central lines, and others drawn with density ``exp(-k^2 / 2 (width n)^2)``.
+
+    ``round(n / acceleration)`` of the ``n`` lines are acquired, the central ones included. Drawn
+    without replacement by Gumbel keys, so that far lines are drawn even where their density
+    underflows.
 
     Args:
-        shape: image shape, two or three axes.
-        acceleration: lines in all per line acquired, at least 1.
-        calibration: number of central lines, all acquired.
+        shape: image shape ``([z,] y, x)``; the zero frequency lies at ``n // 2``.
+        acceleration: number of lines of the axis per line acquired, at least 1.
+        calibration: number of central lines, all of them acquired; 0 for none.
         seed: of the draw.
-        width: standard deviation as a fraction of the axis.
-        axis: phase-encoding axis.
+        width: standard deviation as a fraction of the axis, more than 0.
+        axis: phase-encoding axis; lines extend over the others.
 
     Returns:
         Boolean mask of ``shape``.
+
+    Raises:
+        InputError: numbers of lines that do not fit the axis, or arguments that are not numbers.
+        ShapeError: a shape of other than two or three axes, or an axis that it does not have.
+
+    References:
+        Lustig, Donoho & Pauly (2007), Sparse MRI: The application of compressed sensing for rapid
+        MR imaging, doi:10.1002/mrm.21391
+
+    Examples:
+        >>> from invdiff.operators.mri import gaussian_lines
+        >>> mask = gaussian_lines((4, 32), 4, calibration=4, seed=0)
+        >>> "".join("x" if kept else "." for kept in mask[0])
+        '...........x.xxxxx.x....x.......'
     """
-    if not width > 0:
-        raise InputError("width must be positive", got=width, expected="width > 0")
+    as_number("width", width)
     n_lines, outer = _plan_lines(shape, acceleration, calibration=calibration, axis=axis)
     n = shape[axis]
     # Gumbel keys: the largest are a draw without replacement, even where weights underflow.
-    keys = np.random.default_rng(seed).gumbel(size=outer.size)
+    keys = _rng(seed).gumbel(size=outer.size)
     keys -= 0.5 * ((outer - n // 2) / (width * n)) ** 2
     picked = outer[np.argsort(keys)[outer.size - (n_lines - calibration) :]]
     return _lines(shape, axis, picked, outer)
@@ -84,27 +114,43 @@ def gaussian_lines(
 def equispaced_lines(
     shape: Shape, acceleration: float, *, calibration: int, offset: int = 0, axis: int = -1
 ) -> Tensor:
-    """Central lines and others equally spaced among the rest.
+    """Central lines, and others equally spaced among the rest, as scanners acquire them.
 
-    The spacing is widened for the central lines (as in fastMRI's "equispaced fraction" masks), so
-    it need not be an integer: lines lie at its nearest lower multiples.
+    ``round(n / acceleration)`` of the ``n`` lines are acquired, the central ones included. The
+    spacing is widened to make up for the central lines (as in fastMRI's "equispaced fraction"
+    masks), so that it need not be an integer: lines lie at its nearest lower multiples. Aliasing is
+    coherent: parallel imaging unfolds it, compressed sensing does not.
 
     Args:
-        shape: image shape, two or three axes.
-        acceleration: lines in all per line acquired, at least 1.
-        calibration: number of central lines, all acquired.
-        offset: first line, less than the spacing.
-        axis: phase-encoding axis.
+        shape: image shape ``([z,] y, x)``; the zero frequency lies at ``n // 2``.
+        acceleration: number of lines of the axis per line acquired, at least 1.
+        calibration: number of central lines, all of them acquired; 0 for none.
+        offset: position of the first line among the outer ones, an integer less than the spacing.
+        axis: phase-encoding axis; lines extend over the others.
 
     Returns:
         Boolean mask of ``shape``.
+
+    Raises:
+        InputError: numbers of lines that do not fit the axis, or arguments that are not numbers.
+        ShapeError: a shape of other than two or three axes, or an axis that it does not have.
+
+    References:
+        Zbontar et al. (2018), fastMRI: An open dataset and benchmarks for accelerated MRI,
+        arXiv:1811.08839
+
+    Examples:
+        >>> from invdiff.operators.mri import equispaced_lines
+        >>> mask = equispaced_lines((4, 32), 4, calibration=4)
+        >>> "".join("x" if kept else "." for kept in mask[0])
+        'x......x......xxxxx......x......'
     """
     n_lines, outer = _plan_lines(shape, acceleration, calibration=calibration, axis=axis)
     n_picked = n_lines - calibration
     spacing = outer.size / n_picked if n_picked else 1.0
-    if not 0 <= offset < spacing:
+    if not as_integer("offset", offset, least=0) < spacing:
         raise InputError(
-            "offset out of range", got=offset, expected=f"0 <= offset < spacing {spacing:.4g}"
+            "offset is out of range", got=offset, expected=f"0 <= offset < spacing {spacing:.4g}"
         )
     positions = np.floor(np.arange(n_picked) * spacing + offset).astype(int) % max(outer.size, 1)
     return _lines(shape, axis, outer[positions], outer)
@@ -120,26 +166,45 @@ def poisson_disc(
 ) -> Tensor:
     """Variable-density Poisson disc: samples that keep a distance growing away from the centre.
 
-    Points are visited in random order and kept if no kept point is nearer than its radius
-    ``(1 + s |k|) u``, with ``u`` uniform in 0.6 to 1.4 and the slope ``s`` found by bisection;
-    surplus ones are dropped at random.
+    Points are visited in random order and kept if no kept point is nearer than their radius
+    ``(1 + s |k|) u``, with ``|k|`` from 0 at the calibration to 1 at the edge, ``u`` uniform in 0.6
+    to 1.4 (distances on a grid are few: without it the density would fall in steps), and the slope
+    ``s`` found by bisection; surplus points are dropped at random, so that
+    ``round(n / acceleration)`` of the ``n`` samples are acquired. Costs 12 passes over the plane.
 
     Args:
         shape: image shape ``(y, x)``, or ``(z, y, x)`` with ``z`` the fully sampled readout.
-        acceleration: samples in all per sample acquired, at least 1.
-        calibration: edges of the fully sampled central block.
-        seed: of the draw.
-        crop_corners: leave out the corners beyond the inscribed ellipse.
+        acceleration: number of samples of the plane per sample acquired, at least 1.
+        calibration: edge of the fully sampled central block, or its edges ``(y, x)``.
+        seed: of the draw; the same seed gives the same mask.
+        crop_corners: whether to leave out the corners beyond the inscribed ellipse.
 
     Returns:
         Boolean mask of ``shape``.
 
+    Raises:
+        InputError: an acceleration that the calibration or the corners do not allow.
+        ShapeError: a shape of other than two or three axes.
+
     References:
         Bridson (2007), Fast Poisson disk sampling in arbitrary dimensions.
         Lustig & Pauly (2010), SPIRiT, doi:10.1002/mrm.22428 (the use in MRI).
+
+    Examples:
+        >>> from invdiff.operators.mri import poisson_disc
+        >>> mask = poisson_disc((64, 48), 4, calibration=12, seed=0)
+        >>> int(mask.sum()), bool(mask[26:38, 18:30].all())
+        (768, True)
     """
     plane = _check(shape, acceleration)[-2:]
-    block = (calibration, calibration) if isinstance(calibration, int) else calibration
+    edges = list(calibration) if isinstance(calibration, Iterable) else [calibration] * 2
+    block = as_integers("calibration", edges, least=0)
+    if len(block) != 2:
+        raise InputError(
+            "calibration does not fit the plane",
+            got=calibration,
+            expected="one edge, or two (y, x)",
+        )
     centre = np.zeros(plane, bool)
     centre[tuple(_central(n, c) for n, c in zip(plane, block, strict=True))] = True
     ky, kx = (
@@ -152,14 +217,13 @@ def poisson_disc(
     if not int(centre.sum()) <= target <= int(allowed.sum()):
         n_centre, n_allowed = int(centre.sum()), int(allowed.sum())
         raise InputError(
-            f"acceleration {acceleration} cannot be had on {plane}",
+            f"acceleration {acceleration} is not possible on {plane}",
             got=f"{target} samples",
             expected=f"between {n_centre} (calibration) and {n_allowed} (all but the corners)",
             hint="Change the calibration or the acceleration, or use crop_corners=False.",
         )
-    rng = np.random.default_rng(seed)
+    rng = _rng(seed)
     order = rng.permutation(np.flatnonzero(allowed & ~centre))
-    # Distances on a grid are few: without dither the density would fall in steps.
     dither = rng.uniform(0.6, 1.4, plane)
 
     low, high = 0.0, float(max(plane))
@@ -179,16 +243,33 @@ def poisson_disc(
 def partial_fourier(shape: Shape, fraction: float, *, axis: int = -1) -> Tensor:
     """The first ``fraction`` of the lines: one side of k-space and a little beyond the centre.
 
+    An image with a slowly varying phase has the other side as nearly its conjugate mirror.
+
     Args:
-        shape: image shape, two or three axes.
-        fraction: of the lines, more than one half; they include the zero frequency.
-        axis: phase-encoding axis.
+        shape: image shape ``([z,] y, x)``; the zero frequency lies at ``n // 2``.
+        fraction: of the lines, more than one half, so that they include the zero frequency.
+        axis: phase-encoding axis; lines extend over the others.
 
     Returns:
-        Boolean mask of ``shape``, to be combined with others by ``&``.
+        Boolean mask of ``shape``, to be combined with others by ``&`` (which leaves fewer samples
+        than the acceleration of either).
+
+    Raises:
+        InputError: numbers of lines that do not fit the axis, or arguments that are not numbers.
+        ShapeError: a shape of other than two or three axes, or an axis that it does not have.
+
+    References:
+        McGibney et al. (1993), Quantitative evaluation of several partial Fourier reconstruction
+        algorithms used in MRI, doi:10.1002/mrm.1910300109
+
+    Examples:
+        >>> from invdiff.operators.mri import partial_fourier
+        >>> mask = partial_fourier((4, 32), 5 / 8)
+        >>> "".join("x" if kept else "." for kept in mask[0])
+        'xxxxxxxxxxxxxxxxxxxx............'
     """
     n = _check(shape, 1.0, axis=axis)[axis]
-    n_lines = round(fraction * n)
+    n_lines = round(as_number("fraction", fraction) * n)
     if not n // 2 < n_lines <= n:
         raise InputError(
             "partial Fourier must include the zero frequency",
@@ -200,18 +281,29 @@ def partial_fourier(shape: Shape, fraction: float, *, axis: int = -1) -> Tensor:
 
 def _check(shape: Shape, acceleration: float, *, axis: int = -1) -> Shape:
     """The shape, if it and the other arguments make sense."""
+    shape = tuple(as_integers("shape", tuple(shape)))
     if len(shape) not in (2, 3) or min(shape) < 1:
-        raise ShapeError("not an image shape", got=shape, expected="two or three axes")
-    if not -len(shape) <= axis < len(shape):
-        raise ShapeError("no such axis", got=axis, expected=f"an axis of {shape}")
-    if not acceleration >= 1:
-        raise InputError("acceleration too small", got=acceleration, expected="at least 1")
+        raise ShapeError(
+            "shape is not that of an image", got=shape, expected="two or three axes of length >= 1"
+        )
+    if not -len(shape) <= as_integer("axis", axis) < len(shape):
+        raise ShapeError(
+            "axis is not one of the image's",
+            got=axis,
+            expected=f"{-len(shape)} to {len(shape) - 1}",
+        )
+    if not as_number("acceleration", acceleration) >= 1:
+        raise InputError("acceleration is too small", got=acceleration, expected="at least 1")
     return shape
+
+
+def _rng(seed: int) -> np.random.Generator:
+    return np.random.default_rng(as_integer("seed", seed, least=0))
 
 
 def _central(n: int, n_central: int) -> slice:
     """The central block of an axis; it holds the zero frequency ``n // 2``."""
-    if not 0 <= n_central <= n:
+    if as_integer("calibration", n_central, least=0) > n:
         raise InputError(
             "calibration does not fit", got=n_central, expected=f"between 0 and the axis, {n}"
         )
@@ -243,7 +335,7 @@ def _lines(shape: Shape, axis: int, picked: np.ndarray, outer: np.ndarray) -> Te
     line[torch.from_numpy(picked)] = True
     along = [1] * len(shape)
     along[axis] = -1
-    return line.reshape(along).expand(shape).contiguous()
+    return line.reshape(along).expand(tuple(shape)).contiguous()
 
 
 def _throw(order: np.ndarray, radius: np.ndarray, taken: np.ndarray) -> np.ndarray:

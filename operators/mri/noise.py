@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invdiff.errors import InputError, ShapeError
 from invdiff.grid import check_finite
-from invdiff.operators.inputs import as_mask
+from invdiff.operators.inputs import as_mask, as_tensor
 from invdiff.operators.mri.coils import dependent_coils, describe_combination, zero_coils
 
 __all__ = ["estimate_coil_covariance", "estimate_noise_std", "prewhiten"]
@@ -40,15 +40,17 @@ def estimate_noise_std(kspace: Tensor, mask: Tensor, *, fraction: float = 0.1) -
         InputError: a fraction that leaves fewer than 16 samples, or samples that are mostly zero.
         NonFiniteError: NaN or Inf in k-space.
 
-    >>> import torch
-    >>> from invdiff.grid import Grid
-    >>> from invdiff.noise import NoiseField
-    >>> from invdiff.operators.mri import estimate_noise_std
-    >>> noise = NoiseField(0)(Grid(("ky", "kx"), (64, 64), torch.complex64), [0], 0)[0]
-    >>> level = estimate_noise_std(0.3 * noise, torch.ones(64, 64, dtype=torch.bool))
-    >>> print(f"{level:.2f}")
-    0.30
+    Examples:
+        >>> import torch
+        >>> from invdiff.grid import Grid
+        >>> from invdiff.noise import NoiseField
+        >>> from invdiff.operators.mri import estimate_noise_std
+        >>> noise = NoiseField(0)(Grid(("ky", "kx"), (64, 64), torch.complex64), [0], 0)[0]
+        >>> level = estimate_noise_std(0.3 * noise, torch.ones(64, 64, dtype=torch.bool))
+        >>> print(f"{level:.2f}")
+        0.31
     """
+    kspace, mask = as_tensor(kspace, "kspace"), as_tensor(mask, "mask")
     samples = _outer_samples(kspace, mask, fraction)
     level = samples.abs().median(dim=1).values / math.sqrt(math.log(2))
     return level if kspace.ndim > mask.ndim else level[0]
@@ -79,7 +81,20 @@ def estimate_coil_covariance(kspace: Tensor, mask: Tensor, *, fraction: float = 
     References:
         Tyler (1987), A distribution-free M-estimator of multivariate scatter,
         doi:10.1214/aos/1176350263
+
+    Examples:
+        >>> import torch
+        >>> from invdiff.grid import Grid
+        >>> from invdiff.noise import NoiseField
+        >>> from invdiff.operators.mri import estimate_coil_covariance
+        >>> grid = Grid(("coil", "ky", "kx"), (3, 64, 64), torch.complex64)
+        >>> noise = NoiseField(0)(grid, [0], 0)[0] * torch.tensor([1.0, 2.0, 3.0])[:, None, None]
+        >>> mask = torch.ones(64, 64, dtype=torch.bool)
+        >>> covariance = estimate_coil_covariance(noise, mask, fraction=1.0)
+        >>> covariance.diagonal().real.sqrt().round(decimals=1)
+        tensor([1., 2., 3.], dtype=torch.float64)
     """
+    kspace, mask = as_tensor(kspace, "kspace"), as_tensor(mask, "mask")
     if kspace.ndim != mask.ndim + 1:
         raise ShapeError(
             "k-space has no coil dim",
@@ -151,13 +166,15 @@ def prewhiten(values: Tensor, covariance: Tensor) -> Tensor:
         Pruessmann et al. (2001), Advances in sensitivity encoding with arbitrary k-space
         trajectories, doi:10.1002/mrm.1241
 
-    >>> import torch
-    >>> from invdiff.operators.mri import prewhiten
-    >>> prewhiten(torch.tensor([[4.0 + 0j], [6.0 + 0j]]), torch.diag(torch.tensor([4.0, 9.0])))
-    tensor([[2.+0.j],
-            [2.+0.j]])
+    Examples:
+        >>> import torch
+        >>> from invdiff.operators.mri import prewhiten
+        >>> prewhiten(torch.tensor([[4.0 + 0j], [6.0 + 0j]]), torch.diag(torch.tensor([4.0, 9.0])))
+        tensor([[2.+0.j],
+                [2.+0.j]])
     """
-    n_coils = values.shape[0]
+    values, covariance = as_tensor(values, "values"), as_tensor(covariance, "covariance")
+    n_coils = values.shape[0] if values.ndim else 0
     if tuple(covariance.shape) != (n_coils, n_coils):
         raise ShapeError(
             "covariance does not fit the coils",

@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.errors import InputError
 from invdiff.grid import Grid
 from invdiff.kspace import check_acquisition
-from invdiff.operators.mri.arrays import attributes, coordinates, scan_arrays
+from invdiff.operators.mri.arrays import attributes, coordinates, n_zero_before, scan_arrays
 from invdiff.operators.mri.cartesian import CartesianMRI
 from invdiff.operators.mri.coils import select_coils
 from invdiff.operators.mri.noise import estimate_coil_covariance, estimate_noise_std, prewhiten
@@ -71,23 +72,24 @@ def cartesian_problem(
     Warns:
         DataWarning: samples or coils that were left out.
 
-    >>> import torch
-    >>> from invdiff.operators.mri import CartesianMRI, birdcage, cartesian_problem
-    >>> from invdiff.operators.mri import equispaced_lines
-    >>> mask = equispaced_lines((32, 32), 2, calibration=12)
-    >>> maps = birdcage((32, 32), 4)
-    >>> image = torch.zeros(1, 32, 32, dtype=torch.complex64)
-    >>> image[:, 8:24, 10:22] = 5.0
-    >>> kspace = CartesianMRI(mask, maps)(image)[0]
-    >>> problem = cartesian_problem(
-    ...     {"kspace": kspace, "mask": mask, "sensitivity": maps}, noise_std=0.1
-    ... )
-    >>> problem.operator, problem.noise_std
-    (CartesianMRI(4 coils, 32x32, R=2.00), 1.0)
-    >>> problem.notes
-    {'noise_source': 'given', 'sensitivity_source': 'given'}
-    >>> float(problem.data.abs().max() / kspace.abs().max())  # in units of the noise
-    10.0
+    Examples:
+        >>> import torch
+        >>> from invdiff.operators.mri import CartesianMRI, birdcage, cartesian_problem
+        >>> from invdiff.operators.mri import equispaced_lines
+        >>> mask = equispaced_lines((32, 32), 2, calibration=12)
+        >>> maps = birdcage((32, 32), 4)
+        >>> image = torch.zeros(1, 32, 32, dtype=torch.complex64)
+        >>> image[:, 8:24, 10:22] = 5.0
+        >>> kspace = CartesianMRI(mask, maps)(image)[0]
+        >>> problem = cartesian_problem(
+        ...     {"kspace": kspace, "mask": mask, "sensitivity": maps}, noise_std=0.1
+        ... )
+        >>> problem.operator, problem.noise_std
+        (CartesianMRI(4 coils, 32x32, R=2.00), 1.0)
+        >>> problem.notes
+        {'noise_source': 'given', 'sensitivity_source': 'given'}
+        >>> float(problem.data.abs().max() / kspace.abs().max())  # in units of the noise
+        10.0
     """
     kspace, mask, maps, levels = scan_arrays(arrays, noise_std)
     scan = check_acquisition(kspace, mask=mask, sensitivity=maps, noise_std=levels)
@@ -107,24 +109,36 @@ def cartesian_problem(
         # Not cropped: where maps are zero the data say nothing, and the prior would fill in.
         sensitivity = espirit(y, calibration=min(calibration_shape(measured)), crop=0.0)
         units, source = "1", "ESPIRiT"
+    dims = ("z", "y", "x")[-measured.ndim :]
+    domain = Grid(dims, scan.mask.shape, dtype, coordinates(arrays, dims, scan.mask.shape), units)
     notes: dict[str, str | int | float] = {
         "noise_source": "estimated" if levels is None else "given",
         "sensitivity_source": source,
     }
-    n_zero = scan.n_zero_in_mask + int(attributes(arrays).get("n_zero_in_mask", 0))
-    if n_zero:
+    if n_zero := scan.n_zero_in_mask + n_zero_before(arrays):
         notes["n_zero_in_mask"] = n_zero
     if left_out:
         notes["coils_left_out"] = left_out
-    dims = ("z", "y", "x")[-measured.ndim :]
-    domain = Grid(dims, scan.mask.shape, dtype, coordinates(arrays, dims, scan.mask.shape), units)
     return Problem(
         CartesianMRI(measured, sensitivity, domain=domain),
-        y.to(dtype),
+        _converted(y, dtype),
         level,
         image_scale(y, measured, sensitivity),
         notes=notes,
     )
+
+
+def _converted(kspace: Tensor, dtype: torch.dtype) -> Tensor:
+    """K-space in another precision, whose range it must not leave."""
+    converted = kspace.to(dtype)
+    if not (torch.isfinite(converted).all() and converted.any()):
+        raise InputError(
+            f"kspace is out of the range of {dtype}",
+            got=f"magnitudes up to {float(kspace.abs().max())}",
+            expected=f"from {torch.finfo(dtype).tiny:.1g} to {torch.finfo(dtype).max:.1g}",
+            hint="Store it in other units.",
+        )
+    return converted
 
 
 def _covariance(kspace: Tensor, mask: Tensor, levels: Array | None, used: Sequence[int]) -> Tensor:

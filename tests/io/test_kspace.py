@@ -158,10 +158,12 @@ def test_fastmri(tmp_path: Path) -> None:
     assert (scan.attrs["acquisition"], scan.attrs["max"]) == ("AXT1", 0.5)
     for index in (np.int64(2), np.uint8(2), np.array(2)):
         xr.testing.assert_identical(read_kspace(path, slice_index=index), scan)
-    for bad in (None, -1, np.int64(-1), 4, 2.0, 2.5, np.float64(2), True, np.True_, "2", [2]):
-        with pytest.raises(InputError, match=r"4 slices.*slice_index, an integer from 0 to 3") as e:
+    for bad in (None, -1, np.int64(-1), 4):
+        with pytest.raises(InputError, match=rf"4 slices; got slice_index={bad}; .*from 0 to 3"):
             read_kspace(path, slice_index=bad)
-        assert e.value.got == f"slice_index={bad!r}"
+    for bad in (2.0, 2.5, np.float64(2), True, np.True_, "2", [2]):
+        with pytest.raises(InputError, match="slice_index is not an integer"):
+            read_kspace(path, slice_index=bad)
 
 
 def test_fastmri_single_coil_single_slice(tmp_path: Path) -> None:
