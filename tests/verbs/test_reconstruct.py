@@ -17,7 +17,7 @@ from invdiff import DPS, Ancestral, AxisCovariance, Grid, MomentMatching, Twiste
 from invdiff.calibration import coverage
 from invdiff.covariance import Covariance
 from invdiff.errors import CalibrationWarning, InputError, NoiseLevelError, ShapeError
-from invdiff.operators.linear import Linear, Mask, Matrix
+from invdiff.operators import Linear, Mask, Matrix
 from invdiff.operators.mri import CartesianMRI, birdcage
 from invdiff.priors import hub
 from invdiff.priors.gaussian import GaussianPrior
