@@ -224,7 +224,23 @@ class Grid:
         return channels[:, 0] if leading else channels
 
     def check(self, x: Tensor, *, name: str = "input") -> None:
-        """Raise ShapeError unless ``x`` is ``(batch, *shape)``, DTypeError if of another kind."""
+        """Refuse what is not a field of this grid.
+
+        Args:
+            x: ``(batch, *shape)``, real or complex as the grid, of any precision.
+            name: of the field, for the message.
+
+        Raises:
+            DTypeError: not a tensor, or real where the grid is complex, or the reverse.
+            ShapeError: another shape.
+        """
+        if not isinstance(x, Tensor):
+            raise DTypeError(
+                f"{name} is not a tensor",
+                got=type(x).__name__,
+                expected=f"a torch tensor (batch, {', '.join(map(str, self.shape))})",
+                hint="Convert it with torch.from_numpy, or a DataArray with grid.to_tensor.",
+            )
         if x.ndim != self.ndim + 1 or tuple(x.shape[1:]) != self.shape:
             raise ShapeError(
                 f"{name} does not lie on the grid {self.dims}",
@@ -232,7 +248,12 @@ class Grid:
                 expected=f"(batch, {', '.join(map(str, self.shape))})",
             )
         if x.is_complex() != self.is_complex:
-            raise DTypeError(f"{name} is of another kind", got=x.dtype, expected=self.dtype)
+            kinds = ("real", "complex")
+            raise DTypeError(
+                f"{name} is {kinds[x.is_complex()]} where {kinds[self.is_complex]} is expected",
+                got=x.dtype,
+                expected=self.dtype,
+            )
 
 
 def _check_coordinate(dim: str, values: np.ndarray, expected: np.ndarray, *, name: str) -> None:

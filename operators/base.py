@@ -455,6 +455,16 @@ class Scaled(Linear):
     Raises:
         DTypeError: a complex factor for an operator with real data.
         InputError: a factor that is not a finite number, or no operator.
+
+    Examples:
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Identity
+        >>> half = 0.5 * Identity(Grid(("x",), (2,)))
+        >>> half
+        0.5 * Identity(2 -> 2)
+        >>> half.gram(torch.ones(1, 2))
+        tensor([[0.2500, 0.2500]])
     """
 
     def __init__(self, operator: Operator, factor: complex) -> None:

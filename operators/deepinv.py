@@ -34,16 +34,6 @@ class DeepinvLinear(Linear):
         UnsupportedError: a physics that has no adjoint.
         ShapeError: grids that do not fit the physics.
         InputError: ``n_data`` that is not a count of values of the range, or anything but a `Grid`.
-
-    Examples:
-        >>> import deepinv
-        >>> import torch
-        >>> from invdiff import Grid
-        >>> from invdiff.operators import from_deepinv
-        >>> grid = Grid(("y", "x"), (4, 4))
-        >>> physics = deepinv.physics.Blur(torch.ones(1, 1, 3, 3) / 9, padding="circular")
-        >>> from_deepinv(physics, grid, grid)
-        DeepinvLinear(Blur)
     """
 
     def __init__(
@@ -95,6 +85,16 @@ def from_deepinv(physics: Any, domain: Grid, range: Grid, *, n_data: int | None 
 
     Returns:
         A `DeepinvLinear`, with its errors.
+
+    Examples:
+        >>> import deepinv
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import from_deepinv
+        >>> grid = Grid(("y", "x"), (4, 4))
+        >>> physics = deepinv.physics.Blur(torch.ones(1, 1, 3, 3) / 9, padding="circular")
+        >>> from_deepinv(physics, grid, grid)
+        DeepinvLinear(Blur)
     """
     return DeepinvLinear(physics, domain, range, n_data=n_data)
 

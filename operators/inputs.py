@@ -51,15 +51,23 @@ def as_tensor(values: object, name: str) -> Tensor:
     """An array of any kind as a tensor that holds the same values.
 
     Args:
-        values: a tensor, which is returned as it is, or anything that NumPy reads as an array of
-            numbers or booleans, of either byte order; that is copied.
+        values: a tensor, which is returned as it is but made dense, or anything that NumPy reads
+            as an array of numbers or booleans, of either byte order; that is copied.
         name: of the values, for the message.
 
     Raises:
         DTypeError: text, objects, dates, ragged lists, or a dtype that torch does not have.
+        InputError: an array with masked values.
     """
     if isinstance(values, Tensor):
-        return values
+        return values if values.layout == torch.strided else values.to_dense()
+    if np.ma.is_masked(values):
+        raise InputError(
+            f"{name} has masked values",
+            got=describe(values),
+            expected="all values",
+            hint="Fill them with a value of your choice: values.filled(0).",
+        )
     try:
         array = np.asarray(values)
         if array.dtype.kind == "u" and array.dtype.itemsize > 1:

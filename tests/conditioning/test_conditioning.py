@@ -11,7 +11,7 @@ from invdiff.conditioning.base import guided
 from invdiff.errors import UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian, NoiseModel
-from invdiff.operators.linear import Convolution, Linear, Mask, Matrix
+from invdiff.operators import Convolution, Linear, Mask, Matrix
 from invdiff.operators.mri import CartesianMRI, birdcage
 from invdiff.posterior import Posterior
 from invdiff.priors.gaussian import GaussianPrior

@@ -21,9 +21,8 @@ from invdiff.errors import UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian, Linearised, StudentT
 from invdiff.noise import NoiseField
-from invdiff.operators.linear import Convolution, Linear, Mask
+from invdiff.operators import Convolution, Linear, Mask, Saturating
 from invdiff.operators.mri import CartesianMRI
-from invdiff.operators.nonlinear import Saturating
 from tests.support.closed_form import (
     correlation,
     grid2d,

@@ -13,7 +13,7 @@ from invdiff.errors import (
 )
 from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian
-from invdiff.operators.linear import Convolution, Mask, Matrix
+from invdiff.operators import Convolution, Mask, Matrix
 from tests.support.closed_form import dense, grid2d, normal
 
 REAL, COMPLEX = torch.float64, torch.complex128

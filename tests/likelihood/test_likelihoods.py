@@ -12,8 +12,7 @@ from invdiff.likelihood.base import Likelihood
 from invdiff.likelihood.poisson import Poisson
 from invdiff.likelihood.rician import Rician
 from invdiff.likelihood.student_t import StudentT
-from invdiff.operators.linear import Mask, Matrix
-from invdiff.operators.nonlinear import Magnitude
+from invdiff.operators import Magnitude, Mask, Matrix
 from tests.support.closed_form import grid2d, normal
 
 S, NU, GAIN = 0.3, 4.0, 2.5

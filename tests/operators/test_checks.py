@@ -292,7 +292,7 @@ class Undeclared(Own):
     adjoint = property()
 
 
-def test_linear_without_a_word_is_told():
+def test_a_linear_operator_that_does_not_declare_it_is_refused():
     with pytest.raises(InputError, match="linear but does not declare it"):
         check_operator(Undeclared())
     Undeclared.is_linear = True

@@ -178,6 +178,11 @@ def test_complex_big_endian_arrays_keep_their_values():
     assert Matrix(values, grid(3)).matrix.tolist() == values.tolist()
 
 
+def test_sparse_matrices_are_made_dense():
+    operator = Matrix(torch.eye(3).to_sparse(), grid(3, dtype=REAL))
+    assert torch.equal(operator.matrix, torch.eye(3))
+
+
 def test_arrays_are_copied():
     kernel = np.array([1.0, 2.0, 3.0], np.float32)
     operator = Matrix(kernel[None], grid(3, dtype=REAL))
@@ -221,6 +226,11 @@ BAD = {
     "mask of objects": (lambda: Mask(grid(3), [None, 1, 0]), DTypeError, "numbers"),
     "mask ragged": (lambda: Mask(grid(3), [[1, 0], [1]]), DTypeError, "numbers"),
     "mask of dates": (lambda: Mask(grid(3), np.zeros(3, "M8[s]")), DTypeError, "numbers"),
+    "mask with masked values": (
+        lambda: Mask(grid(3), np.ma.masked_array([1, 1, 1], mask=[1, 0, 0])),
+        InputError,
+        "MaskedArray",
+    ),
     "mask swapped": (lambda: Mask(torch.ones(3), grid(3)), InputError, r"Mask\(domain, keep\)"),
     "identity of a shape": (lambda: Identity((3, 4)), InputError, r"Identity\(domain\)"),
     "matrix too wide": (lambda: Matrix(torch.ones(2, 3), grid(4, dtype=REAL)), ShapeError, "2, 4"),
@@ -281,6 +291,16 @@ BAD = {
     "stack of a list": (lambda: Stacked([Identity(grid(3))]), InputError, "operator"),
     "stacked shapes": (lambda: Stacked(Identity(grid(3)), Identity(grid(4))), ShapeError, "domain"),
     "stacked dtypes": (lambda: Stacked(Identity(grid(3)), Identity(REAL3)), DTypeError, "dtypes"),
+    "applied to an array": (
+        lambda: Identity(REAL3)(np.ones((1, 3), np.float32)),
+        DTypeError,
+        "torch.from_numpy",
+    ),
+    "applied to a DataArray": (
+        lambda: Identity(REAL3).adjoint(xr.DataArray(np.ones((1, 3)))),
+        DTypeError,
+        "DataArray",
+    ),
     "solve of no noise": (
         lambda: Identity(grid(3)).solve(noise(grid(3)), 1.0, 0.0),
         NoiseLevelError,

@@ -21,7 +21,13 @@ UsageError = typer.BadParameter.__mro__[1]  # click's, or that of the click insi
 
 DOCSTRINGS = package_docstrings()
 # Packages of which each public class and function shows an example.
-SHOWN = ["invdiff.calibration", "invdiff.covariance", "invdiff.fwi.misfit", "invdiff.terms"]
+SHOWN = [
+    "invdiff.calibration",
+    "invdiff.covariance",
+    "invdiff.fwi.misfit",
+    "invdiff.operators",
+    "invdiff.terms",
+]
 
 PAGES = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]
 PAGES += sorted((ROOT / "docs").glob("**/*.md"))

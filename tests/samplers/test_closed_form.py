@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.conditioning import MMPS, MomentMatching
 from invdiff.likelihood import Gaussian
 from invdiff.noise import NoiseField
-from invdiff.operators.linear import Mask, Matrix
+from invdiff.operators import Mask, Matrix
 from invdiff.posterior import Posterior
 from invdiff.priors.gaussian import GaussianPrior
 from invdiff.protocols import BasePrior

@@ -22,9 +22,8 @@ from invdiff.conditioning import (
 from invdiff.errors import CalibrationWarning, UnsupportedError
 from invdiff.likelihood import Gaussian, Poisson
 from invdiff.needs import able, registered, warn_if_narrow
-from invdiff.operators.linear import Identity, Mask
+from invdiff.operators import BlackBox, Identity, Lognormal, Magnitude, Mask
 from invdiff.operators.mri import CartesianMRI
-from invdiff.operators.nonlinear import BlackBox, Lognormal, Magnitude
 from invdiff.posterior import Posterior
 from invdiff.protocols import Sampler, Term
 from invdiff.samplers import (

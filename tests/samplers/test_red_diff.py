@@ -21,6 +21,6 @@ def test_red_diff_ends_near_the_mean_with_a_spread_of_its_own(name: str) -> None
     # 64 members know the variance of 36 correlated points to about 5 %.
     spread = draws.var(0).sum() / problem.covariance.diagonal().real.sum()
     assert 0.35 < float(spread) < 0.7
-    # Half the rate, a smaller spread: it is no property of the posterior.
+    # Half the rate, a smaller spread: it is not a property of the posterior.
     slow = sample(posterior, REDDiff(rate=0.015), realizations=64, seed=0, batch_size=64)
     assert slow.flatten(1).var(0).sum() < 0.75 * draws.var(0).sum()

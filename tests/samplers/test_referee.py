@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff.grid import Grid
-from invdiff.operators.linear import Identity
+from invdiff.operators import Identity
 from invdiff.priors.levy import LevyPrior
 from tests.support.chains import (
     REAL,

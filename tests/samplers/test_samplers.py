@@ -18,7 +18,7 @@ from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.needs import registered
 from invdiff.noise import NoiseField
-from invdiff.operators.linear import Mask
+from invdiff.operators import Mask
 from invdiff.posterior import Posterior
 from invdiff.protocols import BasePrior
 from invdiff.samplers import (

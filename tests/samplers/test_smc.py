@@ -12,8 +12,7 @@ from invdiff.covariance import Covariance, SpectralCovariance
 from invdiff.errors import DivergedError, InputError, UnsupportedError
 from invdiff.likelihood import Gaussian
 from invdiff.noise import NoiseField, StepNoise
-from invdiff.operators.linear import Mask
-from invdiff.operators.nonlinear import BlackBox
+from invdiff.operators import BlackBox, Mask
 from invdiff.posterior import Posterior
 from invdiff.priors.gaussian import StationaryGaussianPrior
 from invdiff.samplers import (

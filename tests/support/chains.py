@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from invdiff.likelihood import Gaussian
-from invdiff.operators.linear import Linear
+from invdiff.operators import Linear
 from invdiff.priors.gaussian import StationaryGaussianPrior
 from invdiff.priors.levy import LevyPrior
 from tests.support.closed_form import dense

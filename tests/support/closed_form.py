@@ -16,7 +16,7 @@ from torch import Tensor
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.noise import NoiseField
-from invdiff.operators.linear import Convolution, Linear, Mask, Matrix
+from invdiff.operators import Convolution, Linear, Mask, Matrix
 from invdiff.operators.mri import CartesianMRI
 from invdiff.priors.gaussian import GaussianPrior, StationaryGaussianPrior
 from invdiff.priors.mixture import GaussianMixturePrior

@@ -20,9 +20,15 @@ from torch import Tensor
 
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
-from invdiff.operators.linear import Convolution, Linear, Mask, Matrix
-from invdiff.operators.nonlinear import Lognormal, Saturating
-from invdiff.operators.radon import LineIntegrals
+from invdiff.operators import (
+    Convolution,
+    Linear,
+    LineIntegrals,
+    Lognormal,
+    Mask,
+    Matrix,
+    Saturating,
+)
 from invdiff.priors.gaussian import StationaryGaussianPrior
 from invdiff.priors.levy import LevyPrior
 from invdiff.priors.mixture import GaussianMixturePrior, SpectralMixturePrior

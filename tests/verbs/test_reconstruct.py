@@ -18,7 +18,7 @@ from invdiff.calibration import coverage
 from invdiff.conditioning import DPS
 from invdiff.covariance import Covariance
 from invdiff.errors import CalibrationWarning, InputError, NoiseLevelError, ShapeError
-from invdiff.operators.linear import Linear, Mask, Matrix
+from invdiff.operators import Linear, Mask, Matrix
 from invdiff.operators.mri import CartesianMRI, birdcage
 from invdiff.priors import hub
 from invdiff.priors.gaussian import GaussianPrior
