@@ -79,7 +79,7 @@ def invert(
     with messages(context):
         from invdiff.io import check_output, read_velocity, write_result
         from invdiff.operators.seismic import Boundary, acoustic_problem
-        from invdiff.priors import hub
+        from invdiff.priors.hub import load_prior
         from invdiff.verbs import invert as draw
         from invdiff.verbs.inversion import default_method
 
@@ -94,7 +94,7 @@ def invert(
             n_threads=threads,
             **given({"bounds": bounds, "mute": mute, "relative_error": relative_error}),
         )
-        learned = None if no_prior else hub.load_prior(prior, grid=problem.operator.domain)
+        learned = None if no_prior else load_prior(prior, grid=problem.operator.domain)
         if band:
             n_gradients = (max_solves or default_of(draw, "max_solves")) // line.sizes["shot"]
             method = default_method(learned, n_gradients, bands=tuple(band))

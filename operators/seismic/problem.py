@@ -84,7 +84,6 @@ def acoustic_problem(
     """
     arrays = _arrays(line)
     notes: dict[str, str | int | float] = {}
-    noise = _noise(line, noise_std)
     if ricker is not None:
         arrays["wavelet"] = _ricker(arrays, ricker)
         notes["wavelet"] = f"Ricker of {ricker:g} Hz"
@@ -95,6 +94,7 @@ def acoustic_problem(
             expected="also 'wavelet', (time,) or (shot, time)",
             hint="Give ricker=FREQUENCY in Hz, or store an estimated wavelet with the line.",
         )
+    noise = _noise(line, noise_std)
     survey = Survey.from_arrays(arrays)
     domain, model = _model(start, bounds)
     operator = Acoustic(
