@@ -17,7 +17,7 @@ __all__ = ["invert"]
 
 # Options that are not given leave the defaults to what they are handed to.
 Members = Annotated[
-    int | None, typer.Option("-n", "--realizations", help="Members to draw. [default: 8]")
+    int | None, typer.Option("-n", "--realizations", help="Members to draw; default 8.")
 ]
 Line = Annotated[Path, typer.Argument(metavar="SURVEY", help="Line: .zarr, .segy or .sgy.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Zarr store or .nc file to write.")]
@@ -27,27 +27,27 @@ NoPrior = Annotated[bool, typer.Option("--no-prior", help="L-BFGS on the misfit 
 NoiseStd = Annotated[float | None, typer.Option(help="Noise of a sample, if not in the file.")]
 Bounds = Annotated[
     tuple[float, float] | None,
-    typer.Option(help="Lowest and highest velocity, m/s. [default: 1400 5000]"),
+    typer.Option(help="Lowest and highest velocity, m/s; default 1400 5000."),
 ]
 Band = Annotated[list[float] | None, typer.Option(help="Data below it first, Hz; repeat, rising.")]
 Absorbing = Annotated[int, typer.Option(help="Cells of the absorbing layers.")]
 FreeSurface = Annotated[bool, typer.Option("--free-surface", help="The top reflects.")]
 Mute = Annotated[
     float | None,
-    typer.Option(help="Leave out traces nearer to the source, m. [default: 25]"),
+    typer.Option(help="Leave out traces nearer to the source, m; default 25."),
 ]
 Relative = Annotated[
     float | None,
-    typer.Option(help="Errors of modelling, of the traces' amplitude. [default: 0.05]"),
+    typer.Option(help="Errors of modelling, of the traces' amplitude; default 0.05."),
 ]
 Ricker = Annotated[float | None, typer.Option(help="Peak of the wavelet if the file has none, Hz.")]
 Depths = Annotated[bool, typer.Option("--elevation-is-depth", help="Of SEG-Y: z downwards.")]
 MaxSolves = Annotated[
     int | None,
-    typer.Option(help="Forward solves per member, each with its adjoint. [default: 1500]"),
+    typer.Option(help="Forward solves per member, each with its adjoint; default 1500."),
 ]
 Workers = Annotated[int, typer.Option("--threads", help="Shots at work at once.")]
-Device = Annotated[str | None, typer.Option(help="Of the prior and the models. [default: cpu]")]
+Device = Annotated[str | None, typer.Option(help="Of the prior and the models; default cpu.")]
 
 
 def invert(
