@@ -212,8 +212,8 @@ def _model(start: Any, bounds: tuple[float, float]) -> tuple[Grid, Tensor]:
             expected=f"{bounds[0]:g} to {bounds[1]:g} m/s",
             hint="It looks like km/s: multiply it by 1000."
             if high < 20
-            else f"Clip it, or widen them: bounds={min(low, bounds[0]):g},{max(high, bounds[1]):g}."
-            " A higher upper bound shortens the time step.",
+            else "Clip it, or widen them with bounds=(LOW, HIGH); a higher upper bound shortens the"
+            " time step.",
         )
     return domain, model
 
