@@ -98,7 +98,7 @@ def check_threads(n_threads: int) -> None:
     """
     if n_threads < 1:
         raise InputError(
-            "there is no thread to run shots in",
+            "the number of threads is less than one",
             got=n_threads,
             expected=">= 1",
             hint="Use Threads(1).",
