@@ -30,7 +30,7 @@ Bounds = Annotated[
     typer.Option(help="Lowest and highest velocity, m/s; default 1400 5000."),
 ]
 Band = Annotated[list[float] | None, typer.Option(help="Data below it first, Hz; repeat, rising.")]
-Absorbing = Annotated[int, typer.Option(help="Cells of the absorbing layers.")]
+Absorbing = Annotated[int, typer.Option("--absorbing", help="Cells of the absorbing layers.")]
 FreeSurface = Annotated[bool, typer.Option("--free-surface", help="The top reflects.")]
 Mute = Annotated[
     float | None,
@@ -63,14 +63,14 @@ def invert(
     noise_std: NoiseStd = None,
     bounds: Bounds = None,
     band: Band = None,
-    absorbing: Absorbing = 60,
+    n_absorbing: Absorbing = 60,
     free_surface: FreeSurface = False,
     mute: Mute = None,
     relative_error: Relative = None,
     ricker: Ricker = None,
     elevation_is_depth: Depths = False,
     max_solves: MaxSolves = None,
-    threads: Workers = 1,
+    n_threads: Workers = 1,
     device: Device = None,
     checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,
@@ -88,10 +88,10 @@ def invert(
         problem = acoustic_problem(
             line,
             read_velocity(start),
-            boundary=Boundary(absorbing, free_surface),
+            boundary=Boundary(n_absorbing, free_surface),
             ricker=ricker,
             noise_std=noise_std,
-            n_threads=threads,
+            n_threads=n_threads,
             **given({"bounds": bounds, "mute": mute, "relative_error": relative_error}),
         )
         learned = None if no_prior else load_prior(prior, grid=problem.operator.domain)

@@ -288,12 +288,13 @@ def test_bad_input_leaves_nothing_behind(
     [
         (["-n", 0], "--realizations is too small"),
         (["--bounds", 1.5, 4.5], "km/s"),
-        (["--bounds", 2100, 2200], "out of bounds"),
-        (["--ricker", 15], "wavelet already"),
+        (["--bounds", 2100, 2200], "--bounds"),
+        (["--ricker", 15], "--ricker 15"),
         (["--threads", 99], "oversubscribed"),
-        (["--max-solves", 2], "budget"),
+        (["--max-solves", 2], "got --max-solves 2"),
         (["--noise-std", -1.0], "NoiseLevelError"),
-        (["--absorbing", 0], "absorbing"),
+        (["--absorbing", 0], "got --absorbing 0 cells"),
+        (["--max-solves", 5, "--band", 8], "got --max-solves 5"),
     ],
 )
 def test_bad_options(
