@@ -17,7 +17,7 @@ __all__ = ["invert"]
 
 # Options that are not given leave the defaults to what they are handed to.
 Members = Annotated[
-    int | None, typer.Option("-n", "--realizations", help="Members to draw. [default: 8]")
+    int | None, typer.Option("-n", "--realizations", help="Members to draw; default 8.")
 ]
 Line = Annotated[Path, typer.Argument(metavar="SURVEY", help="Line: .zarr, .segy or .sgy.")]
 Out = Annotated[Path, typer.Argument(metavar="OUT", help="Zarr store or .nc file to write.")]
@@ -27,27 +27,27 @@ NoPrior = Annotated[bool, typer.Option("--no-prior", help="L-BFGS on the misfit 
 NoiseStd = Annotated[float | None, typer.Option(help="Noise of a sample, if not in the file.")]
 Bounds = Annotated[
     tuple[float, float] | None,
-    typer.Option(help="Lowest and highest velocity, m/s. [default: 1400 5000]"),
+    typer.Option(help="Lowest and highest velocity, m/s; default 1400 5000."),
 ]
 Band = Annotated[list[float] | None, typer.Option(help="Data below it first, Hz; repeat, rising.")]
-Absorbing = Annotated[int, typer.Option(help="Cells of the absorbing layers.")]
+Absorbing = Annotated[int, typer.Option("--absorbing", help="Cells of the absorbing layers.")]
 FreeSurface = Annotated[bool, typer.Option("--free-surface", help="The top reflects.")]
 Mute = Annotated[
     float | None,
-    typer.Option(help="Leave out traces nearer to the source, m. [default: 25]"),
+    typer.Option(help="Leave out traces nearer to the source, m; default 25."),
 ]
 Relative = Annotated[
     float | None,
-    typer.Option(help="Errors of modelling, of the traces' amplitude. [default: 0.05]"),
+    typer.Option(help="Errors of modelling, of the traces' amplitude; default 0.05."),
 ]
 Ricker = Annotated[float | None, typer.Option(help="Peak of the wavelet if the file has none, Hz.")]
 Depths = Annotated[bool, typer.Option("--elevation-is-depth", help="Of SEG-Y: z downwards.")]
 MaxSolves = Annotated[
     int | None,
-    typer.Option(help="Forward solves per member, each with its adjoint. [default: 1500]"),
+    typer.Option(help="Forward solves per member, each with its adjoint; default 1500."),
 ]
 Workers = Annotated[int, typer.Option("--threads", help="Shots at work at once.")]
-Device = Annotated[str | None, typer.Option(help="Of the prior and the models. [default: cpu]")]
+Device = Annotated[str | None, typer.Option(help="Of the prior and the models; default cpu.")]
 
 
 def invert(
@@ -63,14 +63,14 @@ def invert(
     noise_std: NoiseStd = None,
     bounds: Bounds = None,
     band: Band = None,
-    absorbing: Absorbing = 60,
+    n_absorbing: Absorbing = 60,
     free_surface: FreeSurface = False,
     mute: Mute = None,
     relative_error: Relative = None,
     ricker: Ricker = None,
     elevation_is_depth: Depths = False,
     max_solves: MaxSolves = None,
-    threads: Workers = 1,
+    n_threads: Workers = 1,
     device: Device = None,
     checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,
@@ -79,7 +79,7 @@ def invert(
     with messages(context):
         from invdiff.io import check_output, read_velocity, write_result
         from invdiff.operators.seismic import Boundary, acoustic_problem
-        from invdiff.priors import hub
+        from invdiff.priors.hub import load_prior
         from invdiff.verbs import invert as draw
         from invdiff.verbs.inversion import default_method
 
@@ -88,13 +88,13 @@ def invert(
         problem = acoustic_problem(
             line,
             read_velocity(start),
-            boundary=Boundary(absorbing, free_surface),
+            boundary=Boundary(n_absorbing, free_surface),
             ricker=ricker,
             noise_std=noise_std,
-            n_threads=threads,
+            n_threads=n_threads,
             **given({"bounds": bounds, "mute": mute, "relative_error": relative_error}),
         )
-        learned = None if no_prior else hub.load_prior(prior, grid=problem.operator.domain)
+        learned = None if no_prior else load_prior(prior, grid=problem.operator.domain)
         if band:
             n_gradients = (max_solves or default_of(draw, "max_solves")) // line.sizes["shot"]
             method = default_method(learned, n_gradients, bands=tuple(band))

@@ -154,7 +154,14 @@ class Objective:
         """The objective of data and prediction that are low-passed at a frequency in Hz."""
         dt = _interval(self.operator.range)
         share = min(1.0, 2 * frequency * dt)  # of the samples that stay independent
-        misfit = Filtered(self.misfit, frequency, dt)
+        misfit: Misfit = Filtered(self.misfit, frequency, dt)
+        weights = _weights(self.misfit)
+        if weights is not None:
+            # Where nothing was recorded the data are zero, and a prediction that goes on would be
+            # smeared by the filter into what was.
+            recorded = (weights != 0) | (self.y != 0)
+            if bool((recorded.any(-1) & ~recorded.all(-1)).any()):
+                misfit = Masked(misfit, recorded.to(self.y.dtype))
         return replace(self, misfit=misfit, n_data=share * self.n_data)
 
     def shots(self, indices: Sequence[int]) -> Objective:
@@ -200,10 +207,13 @@ class Objective:
 
 
 def _weights(misfit: Misfit) -> Tensor | None:
-    """Those of a mask around a misfit, if there is one."""
-    if isinstance(misfit, Masked):
-        return misfit.weights
-    return _weights(misfit.misfit) if isinstance(misfit, Filtered) else None
+    """The product of those of all masks around a misfit, if there are any."""
+    if not isinstance(misfit, Masked | Filtered):
+        return None
+    inner = _weights(misfit.misfit)
+    if isinstance(misfit, Filtered):
+        return inner
+    return misfit.weights if inner is None else misfit.weights * inner
 
 
 def _unwrapped(misfit: Misfit) -> Misfit:

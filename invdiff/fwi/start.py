@@ -136,8 +136,8 @@ def _warn_of_skipping(fraction: float, frequency: float) -> None:
     warnings.warn(
         f"The starting model is cycle-skipped: its prediction of {fraction:.0%} of the traces is"
         f" off by more than half a period ({0.5 / frequency:.3g} s) at {frequency:.3g} Hz, so that"
-        " the inversion may end in a wrong minimum. Start with lower frequencies (bands), or from a"
-        " better model.",
+        " the inversion may end in a wrong minimum. Start with lower frequencies or from a better"
+        " model.",
         DataWarning,
         stacklevel=4,
     )

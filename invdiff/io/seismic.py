@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from invdiff.errors import InputError, NoiseLevelError, ShapeError
 from invdiff.io.result import open_result, write_result
-from invdiff.io.segy import Traces, read_traces, write_traces
+from invdiff.io.segy import Traces, read_traces
+from invdiff.io.segy_writer import write_traces
 
 __all__ = [
     "read_segy",

@@ -172,7 +172,8 @@ def noise_model(given: GivenNoise | None, y: xr.DataArray | Problem, grid: Grid)
     if isinstance(given, AxisCovariance) or (callable(given) and not hasattr(given, "shape")):
         return given
     levels = noise_samples(given, grid)
-    return float(levels) if levels.ndim == 0 else levels
+    # A single level is not rounded to the dtype of the data.
+    return float(np.asarray(given, np.float64).item()) if levels.ndim == 0 else levels
 
 
 def noise_samples(given: object, grid: Grid) -> Tensor:

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from invdiff.arguments import as_integer
 from invdiff.errors import InputError, ShapeError, UnsupportedError
 from invdiff.fwi.annealed import AnnealedPosterior
+from invdiff.fwi.bands import first_band
 from invdiff.fwi.classic import LBFGS
 from invdiff.fwi.drive import descend
 from invdiff.fwi.method import Method, Setting
@@ -123,8 +124,9 @@ def invert(
     traces = _traces(y, given, noise_std, device=device)
     starts = _starts(given.start if start is None else start, waves, members).to(device)
     noted = traces.notes | check_start(
-        waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights
-    )
+        waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights,
+        frequency=first_band(method),
+    )  # fmt: skip
     objective = Objective.gaussian(
         waves, traces.data, traces.noise_std, misfit=misfit, weights=traces.weights
     )

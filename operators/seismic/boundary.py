@@ -50,7 +50,7 @@ class Boundary:
         if n < 1 or not 0 < self.reflection < 1:
             raise InputError(
                 "not an absorbing layer",
-                got=self,
+                got=f"n_absorbing={n} cells, reflection={self.reflection:g}",
                 expected="n_absorbing >= 1 and 0 < reflection < 1",
             )
 

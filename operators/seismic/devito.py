@@ -1,8 +1,4 @@
-"""Devito as engine: the wave equation for one shot, its data and its exact discrete gradient.
-
-A time step of the engine is the survey's, or a whole fraction of it. Sample ``j`` of a wavelet acts
-between the steps ``j`` and ``j + 1``; sample ``j`` of the data is the field at step ``j``.
-"""
+"""Devito as engine: the wave equation for one shot, its data and its exact discrete gradient."""
 
 from __future__ import annotations
 
@@ -28,7 +24,7 @@ _BUILDING = threading.Lock()  # SymPy's caches and Devito's configuration are gl
 
 
 class Shot(NamedTuple):
-    """What a shot is, in the engine's terms.
+    """A shot in the engine's terms.
 
     ``sources`` and ``receivers`` are positions ``(n, 2)`` in m from the first point of the padded
     model; ``wavelets`` are ``(n_sources, n_steps)``.
@@ -42,6 +38,9 @@ class Shot(NamedTuple):
 @dataclass
 class DevitoEngine:
     """Solves for single shots; safe to call from several threads, cheap to pickle.
+
+    Its time step is the survey's, or a whole fraction of it. Sample ``j`` of a wavelet acts between
+    the steps ``j`` and ``j + 1``; sample ``j`` of the data is the field at step ``j``.
 
     Args:
         kernels: what Devito builds, each kernel once.
@@ -94,7 +93,7 @@ class DevitoEngine:
             self._apply("gradient", space, **{stored.name: stored}, w=space.rolling("w"), **images)
             gradient = np.stack([np.array(image.data) for image in images.values()])
         gradient *= self.kernels.snapshot
-        gradient[:, : self.kernels.mirror] = 0  # ghost rows are no rows of the medium
+        gradient[:, : self.kernels.mirror] = 0  # ghost rows are not rows of the medium
         return value, gradient
 
     def born(self, medium: Array, shot: Shot, change: Array) -> Array:

@@ -98,10 +98,10 @@ def check_threads(n_threads: int) -> None:
     """
     if n_threads < 1:
         raise InputError(
-            "there is no thread to run shots in",
+            "the number of threads is less than one",
             got=n_threads,
             expected=">= 1",
-            hint="Use Threads(1).",
+            hint="Use 1 or more.",
         )
     n_cores = available_cores()
     if n_threads > max(2 * n_cores, 4):
@@ -109,7 +109,7 @@ def check_threads(n_threads: int) -> None:
             "threads are oversubscribed",
             got=f"{n_threads} shots at once on {n_cores} cores",
             expected=f"at most {max(2 * n_cores, 4)}",
-            hint=f"Use Threads({n_cores}): more gain nothing, and each holds wave fields.",
+            hint=f"Use {n_cores}: more gain nothing, and each holds wave fields.",
         )
 
 

@@ -1,8 +1,7 @@
-"""The Devito operators of a wave equation, one of each for all shots and models; core API only.
+"""The Devito operators of a wave equation, one of each for all shots and models; core API only."""
 
-No number but the grid's spacing is written into an expression, for each would be a new program:
-medium, sources, receivers, wave fields, time step and duration are arguments of ``apply``.
-"""
+# No number but the grid's spacing is written into an expression, for each would be a new program:
+# medium, sources, receivers, wave fields, time step and duration are arguments of ``apply``.
 
 from __future__ import annotations
 

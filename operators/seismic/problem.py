@@ -84,7 +84,6 @@ def acoustic_problem(
     """
     arrays = _arrays(line)
     notes: dict[str, str | int | float] = {}
-    noise = _noise(line, noise_std)
     if ricker is not None:
         arrays["wavelet"] = _ricker(arrays, ricker)
         notes["wavelet"] = f"Ricker of {ricker:g} Hz"
@@ -95,6 +94,7 @@ def acoustic_problem(
             expected="also 'wavelet', (time,) or (shot, time)",
             hint="Give ricker=FREQUENCY in Hz, or store an estimated wavelet with the line.",
         )
+    noise = _noise(line, noise_std)
     survey = Survey.from_arrays(arrays)
     domain, model = _model(start, bounds)
     operator = Acoustic(
@@ -212,8 +212,8 @@ def _model(start: Any, bounds: tuple[float, float]) -> tuple[Grid, Tensor]:
             expected=f"{bounds[0]:g} to {bounds[1]:g} m/s",
             hint="It looks like km/s: multiply it by 1000."
             if high < 20
-            else f"Clip it, or widen them: bounds={min(low, bounds[0]):g},{max(high, bounds[1]):g}."
-            " A higher upper bound shortens the time step.",
+            else "Clip it, or widen them with bounds=(LOW, HIGH); a higher upper bound shortens the"
+            " time step.",
         )
     return domain, model
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,20 @@ from scipy.ndimage import gaussian_filter
 from typer.testing import CliRunner
 
 from invdiff.cli import app
+from invdiff.errors import DataWarning
 from invdiff.fwi.traces import near_offset_mute
-from invdiff.io import open_result, survey_dataset, write_result, write_survey
-from invdiff.operators.seismic import Survey, ricker
+from invdiff.io import (
+    open_result,
+    read_survey,
+    read_velocity,
+    survey_dataset,
+    write_result,
+    write_survey,
+)
+from invdiff.operators.seismic import Boundary, Survey, acoustic_problem, ricker
 from invdiff.priors import hub
+from invdiff.protocols import Problem
+from invdiff.verbs import invert as draw
 from tests.support.seismic_cases import acoustic, domain
 
 pytest.importorskip("devito")
@@ -63,6 +74,11 @@ def survey() -> xr.Dataset:
 
 @pytest.fixture
 def start() -> xr.Dataset:
+    return section_start()
+
+
+def section_start() -> xr.Dataset:
+    """The section, smoothed."""
     smooth = gaussian_filter(section(), 8, mode="nearest")
     axes = {dim: (dim, np.arange(n) * 10.0) for dim, n in zip("zx", SHAPE, strict=True)}
     return xr.Dataset({"velocity": (("z", "x"), smooth, {"units": "m s-1"})}, coords=axes)
@@ -127,7 +143,7 @@ def test_segy_needs_a_wavelet_and_a_noise_level(
     by_zarr = succeeded(paths, *CLASSICAL)
     paths[0], paths[1] = tmp_path / "line.segy", tmp_path / "other.zarr"
     write_survey(survey.drop_vars("wavelet"), paths[0])
-    assert "--ricker" in invert(paths, *CLASSICAL).stderr
+    assert "ricker" in invert(paths, *CLASSICAL).stderr
     assert "NoiseLevelError" in invert(paths, *CLASSICAL, "--ricker", 15).stderr
     told = [*CLASSICAL, "--ricker", 15, "--noise-std", NOISE_STD]
     by_segy = succeeded(paths, *told)
@@ -161,7 +177,77 @@ def test_a_start_in_the_wrong_cycle_is_told(
     done = invert(stored(tmp_path, survey, start), *CLASSICAL, "--max-solves", 12)
     assert done.exit_code == 0, done.output
     assert "cycle-skipped" in done.stderr
-    assert "cycle" not in invert(stored(tmp_path, survey, start + 450), *CLASSICAL).stderr
+    done = invert(stored(tmp_path, survey, start + 450), *CLASSICAL, "--overwrite")
+    assert "cycle" not in done.stderr
+
+
+def test_dead_traces_are_left_out_as_if_muted(
+    tmp_path: Path, survey: xr.Dataset, start: xr.Dataset
+) -> None:
+    """Three receivers and a shot of zeros: the bits of a run in which weights leave them out."""
+    problem = acoustic_problem(survey, start, **SETTINGS)
+    problem.weights[:, [3, 9, 15]] = 0
+    problem.weights[1] = 0
+    expected = fitted(problem)
+    survey["pressure"][:, [3, 9, 15]] = 0
+    survey["pressure"][1] = 0
+    with pytest.warns(DataWarning, match="29 of 69 traces are dead"):
+        dead = acoustic_problem(survey, start, **SETTINGS)
+    found = fitted(dead)
+    np.testing.assert_array_equal(found["mean"], expected["mean"])
+    assert found.attrs["invdiff_dead_traces"] == 29
+    done = invert(stored(tmp_path, survey, start), *CLASSICAL)
+    assert done.exit_code == 0, done.output
+    assert "29 of 69 traces are dead" in done.stderr
+    with open_result(tmp_path / "out.zarr") as result:
+        np.testing.assert_array_equal(result["mean"], expected["mean"])
+        assert result.attrs["invdiff_dead_traces"] == 29
+        assert bool(result["shot_misfit"][:, 1].isnull().all())
+    # With them counted as data the model is far worse than that without them.
+    assert error_of(found) < 1.15 * error_of(fitted(acoustic_problem(line(), start, **SETTINGS)))
+
+
+SETTINGS = {"bounds": (1500, 3500), "boundary": Boundary(12)}
+
+
+def fitted(problem: Problem) -> xr.Dataset:
+    """As ``CLASSICAL``, in Python."""
+    return draw(problem, seed=0, realizations=1, max_solves=30)
+
+
+def test_the_command_line_is_the_path_of_python(
+    tmp_path: Path, survey: xr.Dataset, start: xr.Dataset
+) -> None:
+    """Four lines and one command give equal bits."""
+    paths = stored(tmp_path, survey, start)
+    by_command = succeeded(paths, *CLASSICAL)
+    problem = acoustic_problem(read_survey(paths[0]), read_velocity(paths[2]), **SETTINGS)
+    xr.testing.assert_identical(fitted(problem).drop_attrs(), by_command.drop_attrs())
+
+
+def test_defaults_of_the_help_are_those_of_python() -> None:
+    parameters = signature(draw).parameters | signature(acoustic_problem).parameters
+    shown = CliRunner().invoke(app, ["invert", "--help"], env={"COLUMNS": "200"}).output
+    text = " ".join(shown.replace("│", " ").split())
+    for name in ("realizations", "max_solves", "bounds", "mute", "relative_error"):
+        default = parameters[name].default
+        numbers = default if isinstance(default, tuple) else (default,)
+        option = text[text.index("--" + name.replace("_", "-")) :]
+        assert f"default {' '.join(f'{n:g}' for n in numbers)}." in option[:140], name
+    assert acoustic_problem(line(), section_start()).operator.boundary == Boundary(60)
+
+
+@pytest.mark.parametrize("factor", [3.0, 1000.0, 1e-3])
+def test_amplitudes_that_differ_are_told_with_their_factor(
+    factor: float, tmp_path: Path, survey: xr.Dataset, start: xr.Dataset
+) -> None:
+    survey["pressure"] *= factor
+    survey["pressure"].attrs["noise_std"] = factor * NOISE_STD
+    done = invert(stored(tmp_path, survey, start), *CLASSICAL, "--max-solves", 12)
+    assert done.exit_code == 0, done.output
+    assert "times as large as the first prediction" in done.stderr
+    with open_result(tmp_path / "out.zarr") as result:
+        assert result.attrs["invdiff_amplitude_factor"] == pytest.approx(factor, rel=0.05)
 
 
 Spoil = Callable[[xr.Dataset, xr.Dataset], tuple[xr.Dataset, xr.Dataset]]
@@ -174,7 +260,7 @@ SPOILS: dict[str, tuple[Spoil, str]] = {
     "km": (lambda s, m: (s, m.assign_coords(z=m.z / 1000, x=m.x / 1000)), "outside the model"),
     "NaN": (lambda s, m: (s, m.where(m.x > 100)), "NaN"),
     "no traces": (lambda s, m: (s.drop_vars("pressure"), m), "no traces"),
-    "no wavelet": (lambda s, m: (s.drop_vars("wavelet"), m), "--ricker"),
+    "no wavelet": (lambda s, m: (s.drop_vars("wavelet"), m), "ricker"),
     "empty shots": (lambda s, m: (s.isel(shot=slice(0)), m), "empty shots"),
     "NaN traces": (lambda s, m: (s.where(s.time > 0.1), m), "NaN"),
     "receiver outside": (
@@ -202,12 +288,13 @@ def test_bad_input_leaves_nothing_behind(
     [
         (["-n", 0], "--realizations is too small"),
         (["--bounds", 1.5, 4.5], "km/s"),
-        (["--bounds", 2100, 2200], "out of bounds"),
-        (["--ricker", 15], "wavelet already"),
+        (["--bounds", 2100, 2200], "--bounds"),
+        (["--ricker", 15], "--ricker 15"),
         (["--threads", 99], "oversubscribed"),
-        (["--max-solves", 2], "budget"),
+        (["--max-solves", 2], "got --max-solves 2"),
         (["--noise-std", -1.0], "NoiseLevelError"),
-        (["--absorbing", 0], "absorbing"),
+        (["--absorbing", 0], "got --absorbing 0 cells"),
+        (["--max-solves", 5, "--band", 8], "got --max-solves 5"),
     ],
 )
 def test_bad_options(

@@ -5,7 +5,9 @@ import pytest
 import xarray as xr
 
 from invdiff.errors import DataWarning, InputError, NonFiniteError
-from invdiff.fwi import amplitude_weights, live_traces
+from invdiff.fwi import LBFGS, amplitude_weights, live_traces
+from invdiff.verbs import invert
+from tests.support.linear_waves import waves_problem
 
 NOISE = 0.1
 
@@ -128,3 +130,23 @@ def test_gaps_and_infinite_samples_are_refused(
     y[place] = value
     with pytest.raises(error, match=match):
         live_traces(y)
+
+
+# ---------------------------------------------------------------- in the verb
+
+
+@pytest.mark.parametrize("value", DEAD.values(), ids=DEAD)
+def test_an_inversion_is_that_of_the_live_traces(value: float) -> None:
+    """Bits of a run in which weights leave out what was dead or padded."""
+    waves = waves_problem(n_shots=3)
+    settings = {"start": waves.start, "seed": 0, "realizations": 2, "method": LBFGS(4)}
+    keep = xr.ones_like(waves.y.drop_attrs())
+    keep[0, 2], keep[1], keep[2, 3, 6:] = 0, 0, 0
+    expected = invert(waves.y, waves.operator, weights=keep, **settings)
+    spoiled = waves.y.copy(deep=True)
+    spoiled[0, 2], spoiled[1], spoiled[2, 3, 6:] = value, value, np.nan
+    with pytest.warns(DataWarning, match=r"7 of 18 traces are dead \(1 of shot 0, 6 of shot 1\)"):
+        found = invert(spoiled, waves.operator, **settings)
+    xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
+    assert found.attrs["invdiff_dead_traces"] == 7
+    assert found.attrs["invdiff_padded_samples"] == 4

@@ -21,6 +21,7 @@ from invdiff.fwi import (
 )
 from invdiff.fwi.drive import descend
 from invdiff.fwi.method import Method, Setting
+from invdiff.fwi.misfit import L2, Filtered, Masked
 from invdiff.fwi.shots import Shots
 from invdiff.fwi.state import InversionState
 from invdiff.noise import NoiseField
@@ -167,3 +168,34 @@ def test_dead_traces_are_left_out_of_the_objective(waves: WavesProblem) -> None:
     kept = weights[:, :, 0] == 1
     by_hand = (waves.operator(x)[0] - y)[kept].square().sum() / (2 * NOISE**2)
     assert float(values[0][0]) == pytest.approx(float(by_hand), rel=1e-12)
+
+
+def test_low_passed_traces_that_end_early_have_no_misfit_at_the_truth(waves: WavesProblem) -> None:
+    """The filter must not smear what is predicted after their end into what was recorded."""
+    weights = np.ones((N_SHOTS, 6, 10))
+    weights[0, 1, 5:], weights[2, 4] = 0, 0
+    given = setting(waves)
+    y = given.objective.y * torch.from_numpy(weights)
+    w = torch.from_numpy(weights)
+    low = Objective.gaussian(waves.operator, y, NOISE, weights=w).below(20.0)
+    f, g = low(waves.truth[None])
+    scale = float(low(waves.truth[None] + 30.0)[0])
+    assert float(f) < 1e-20 * scale
+    assert float(abs(g).max()) < 1e-9 * scale
+    assert low.shots([0]).has_data
+    # Mutes of what was recorded are left to the filtered traces, whose ends are the same in both.
+    muted = Objective.gaussian(waves.operator, given.objective.y, NOISE, weights=w).below(20.0)
+    assert isinstance(muted.misfit, Filtered)
+
+
+def test_weights_of_nested_masks_multiply(waves: WavesProblem) -> None:
+    inner = torch.ones(N_SHOTS, 6, 10, dtype=torch.float64)
+    inner[1:] = 0
+    outer = torch.ones(N_SHOTS, 1, 1, dtype=torch.float64)
+    outer[0] = 0
+    objective = Objective.gaussian(
+        waves.operator, setting(waves).objective.y, NOISE,
+        misfit=Masked(L2(NOISE), inner), weights=outer,
+    )  # fmt: skip
+    assert not objective.has_data
+    assert not objective.below(20.0).has_data
