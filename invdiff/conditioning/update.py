@@ -220,12 +220,12 @@ class GaussianUpdate:
     def _solved(self, b: Tensor, *, atol: float, max_iterations: int) -> Tensor:
         if not self.models:
             return b
-        diagonal = self._diagonal
-        if diagonal is not None and self._is_diagonal:
-            return b / diagonal
+        inverse = None if self._diagonal is None else self._diagonal.reciprocal()
+        if inverse is not None and self._is_diagonal:
+            return b * inverse
 
         def precondition(r: Tensor) -> Tensor:
-            return r if diagonal is None else r / diagonal
+            return r if inverse is None else r * inverse
 
         return conjugate_gradient(
             self.precision,

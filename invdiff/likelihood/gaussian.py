@@ -112,7 +112,7 @@ class Gaussian(Likelihood):
     def precision(self, x: Tensor) -> Tensor:
         """``A^H Sigma^(-1) A x``, for linear operators."""
         if isinstance(self.noise, float):
-            return self._linear.gram(x) / self.noise**2
+            return self._linear.gram(x) * self.noise**-2
         return self.pullback(self.forward(x))
 
     @property
