@@ -18,6 +18,7 @@ FIGURES = {
     "coverage90": ("coverage of 90 % intervals", 0.9),
     "chi2": ("data misfit of the members", 1.0),
 }
+SLOW = 1000  # passes; methods beyond stand at the right edge
 CURVE = "invdiff,"  # rows of the default sampler: "invdiff, 8 steps"
 
 
@@ -70,16 +71,26 @@ def _panel(axes: Any, found: Mapping[str, tuple[float, float]]) -> None:
     curve = sorted(place for name, place in found.items() if name.startswith(CURVE))
     if curve:
         axes.plot(*zip(*curve, strict=True), "o-", color=COLOURS["default"], zorder=3)
-        axes.annotate("invdiff", curve[-1], xytext=(5, 4), textcoords="offset points", fontsize=8)
+        _label(axes, "invdiff", curve[0], colour=COLOURS["default"])
     for name, place in found.items():
-        if name.startswith(CURVE):
-            continue
-        family, label = name.split(" ", 1)
-        axes.plot(*place, "o", color=COLOURS[family])
-        axes.annotate(
-            label, place, xytext=(5, 4), textcoords="offset points", fontsize=8,
-            color=COLOURS[family],
-        )  # fmt: skip
+        if not name.startswith(CURVE):
+            family, label = name.split(" ", 1)
+            axes.plot(*place, "o", color=COLOURS[family])
+            _label(axes, label, place, colour=COLOURS[family])
     axes.set_xscale("log")
-    axes.margins(x=0.25, y=0.15)
+    axes.margins(x=0.15, y=0.15)
     axes.grid(True, which="major", color="0.92")
+
+
+def _label(axes: Any, text: str, place: tuple[float, float], *, colour: str) -> None:
+    """Beside a point, on the side where the panel has room: to the left of the slowest methods."""
+    is_slow = place[0] > SLOW
+    axes.annotate(
+        text,
+        place,
+        xytext=(-5 if is_slow else 5, 4),
+        textcoords="offset points",
+        ha="right" if is_slow else "left",
+        fontsize=8,
+        color=colour,
+    )
