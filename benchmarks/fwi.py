@@ -35,7 +35,7 @@ import xarray as xr
 from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
-from benchmarks.table import RESULTS, markdown, write_table
+from benchmarks.table import kept, markdown, write_table
 from invdiff.fwi import (
     LBFGS,
     AnnealedMode,
@@ -289,7 +289,8 @@ def main() -> None:
     if "generated" in arguments.case:
         for index in arguments.only:
             rows += generated_rows(index, prior, arguments.arm)
-    rows = sorted([*kept(rows), *rows], key=lambda row: _order(str(row["case"])))
+    stored = [row for row in kept("fwi", rows) if "mean of" not in str(row["case"])]
+    rows = sorted([*stored, *rows], key=lambda row: _order(str(row["case"])))
     models = [row for row in rows if str(row["case"]).startswith("generated")]
     rows += averages(models)
     write_table("fwi", rows, command="python -m benchmarks.fwi DATA")
@@ -300,18 +301,6 @@ def _order(case: str) -> tuple[str, int, bool]:
     """By name, generated models by number, what tells of the operator first."""
     first, second, *_ = case.split()
     return first, int(second) if second.isdigit() else 0, second != "data"
-
-
-def kept(rows: list[Row]) -> list[Row]:
-    """Stored rows that were not made again, without the means."""
-    path = RESULTS / "fwi.json"
-    stored = json.loads(path.read_text())["rows"] if path.exists() else []
-    again = {(row["case"], row["method"]) for row in rows}
-    return [
-        row
-        for row in stored
-        if (row["case"], row["method"]) not in again and "mean of" not in row["case"]
-    ]
 
 
 def show(rows: Iterator[Row]) -> list[Row]:

@@ -62,7 +62,8 @@ class TimedOperator:
 
     def __init__(self, operator: CartesianMRI, clock: Clock) -> None:
         self.domain, self.range, self.n_data = operator.domain, operator.range, operator.n_data
-        self.is_circulant, self._operator = operator.is_circulant, operator
+        self.is_circulant, self.measured = operator.is_circulant, operator.measured
+        self._operator = operator
         self._forward = clock.timing("operator", operator.__call__)
         self.adjoint = clock.timing("operator", operator.adjoint)
         self.gram = clock.timing("operator", operator.gram)
@@ -80,11 +81,15 @@ class TimedCovariance(Covariance):
 
     def __init__(self, covariance: Covariance, clock: Clock) -> None:
         self.spectrum, self.is_stationary = covariance.spectrum, covariance.is_stationary
+        self._coordinates = clock.timing("covariance", covariance.coordinates)
         self._sqrt = clock.timing("covariance", covariance.sqrt)
         self._sqrt_adjoint = clock.timing("covariance", covariance.sqrt_adjoint)
 
-    def sqrt(self, e: Tensor) -> Tensor:
-        return self._sqrt(e)
+    def coordinates(self, e: Tensor) -> Tensor:
+        return self._coordinates(e)
+
+    def sqrt(self, u: Tensor) -> Tensor:
+        return self._sqrt(u)
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
         return self._sqrt_adjoint(v)

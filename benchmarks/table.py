@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 
-__all__ = ["markdown", "write_table"]
+__all__ = ["kept", "markdown", "write_table"]
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PACKAGES = ("torch", "numpy", "deepinv", "azula", "sigpy")
@@ -41,6 +41,14 @@ def write_table(name: str, rows: Sequence[Row], *, command: str, notes: str = ""
     text = f"# {name}\n\n`{command}`, {date}; {listed}.\n\n{markdown(rows)}\n"
     path.with_suffix(".md").write_text(f"{text}\n{notes}\n" if notes else text, encoding="utf-8")
     return path
+
+
+def kept(name: str, rows: Sequence[Row]) -> list[dict[str, object]]:
+    """Rows of ``results/NAME.json`` whose case and method are not among ``rows``."""
+    path = RESULTS / f"{name}.json"
+    stored = json.loads(path.read_text(encoding="utf-8"))["rows"] if path.exists() else []
+    again = {(row["case"], row["method"]) for row in rows}
+    return [row for row in stored if (row["case"], row["method"]) not in again]
 
 
 def markdown(rows: Sequence[Row]) -> str:

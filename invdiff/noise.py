@@ -9,6 +9,7 @@ Philox counter (Salmon et al. 2011, doi 10.1145/2063384.2063405) placed by that 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -188,6 +189,29 @@ class StepNoise:
     step: int
     device: torch.device
 
-    def __call__(self, grid: Grid, stream: int) -> Tensor:
-        """Noise ``(len(realizations), *grid.shape)`` of one stream."""
-        return self.field(grid, self.realizations, self.step, stream=stream).to(self.device)
+    def __call__(self, grid: Grid, stream: int, *, where: Tensor | None = None) -> Tensor:
+        """Noise of one stream.
+
+        Args:
+            grid: gives shape and dtype.
+            stream: as for :class:`NoiseField`.
+            where: booleans ``(*grid.shape)``, where noise is needed; elsewhere it may be zero. If
+                that takes fewer blocks, it is drawn for these values alone, in their C order, and
+                a value then depends on its number among them rather than on its position.
+
+        Returns:
+            ``(len(realizations), *grid.shape)`` on the device.
+        """
+        n = grid.size if where is None else int(where.sum())
+        packed = Grid(("row", "column"), (-(-n // _BLOCK), _BLOCK), grid.dtype)
+        if where is None or _n_blocks(packed) >= _n_blocks(grid):
+            return self.field(grid, self.realizations, self.step, stream=stream).to(self.device)
+        values = self(packed, stream).flatten(1)[:, :n]
+        noise = torch.zeros(len(values), grid.size, dtype=grid.dtype, device=self.device)
+        noise[:, where.flatten().to(self.device)] = values
+        return noise.reshape(-1, *grid.shape)
+
+
+def _n_blocks(grid: Grid) -> int:
+    """Blocks that the noise of a grid is drawn in."""
+    return math.prod(grid.shape[:-2]) * math.prod(-(-n // _BLOCK) for n in grid.shape[-2:])

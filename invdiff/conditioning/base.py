@@ -12,7 +12,7 @@ from torch import Tensor
 
 from invdiff.covariance import Covariance, NoCovariance
 from invdiff.grid import Grid
-from invdiff.likelihood import Gaussian
+from invdiff.likelihood import Gaussian, LinearModel
 from invdiff.needs import TermMethod, require
 from invdiff.noise import StepNoise, Stream
 from invdiff.protocols import Prior, Term
@@ -86,10 +86,18 @@ def split_terms(terms: Sequence[Term]) -> tuple[list[Gaussian], list[Term]]:
     return gaussians, [term for term in terms if not isinstance(term, Gaussian)]
 
 
-def data_streams(terms: Sequence[Gaussian], noise: StepNoise) -> list[Tensor]:
-    """Standard normal noise on the range of each term."""
+def data_streams(
+    models: Sequence[LinearModel], noise: StepNoise, *, first: int = Stream.DATA
+) -> list[Tensor]:
+    """Standard normal noise of the data of each model, ``(batch, *data)``.
+
+    Args:
+        models: whitened linear data.
+        noise: of the members and this step.
+        first: stream of the first model; the others follow.
+    """
     return [
-        noise(term.operator.range, Stream.DATA + i).to(term.y.dtype) for i, term in enumerate(terms)
+        noise(model.data_grid, first + i, where=model.informative) for i, model in enumerate(models)
     ]
 
 

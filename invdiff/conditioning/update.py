@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.conditioning.base import data_streams
 from invdiff.covariance import Covariance, ProductCovariance, TransformedCovariance
 from invdiff.grid import Grid
 from invdiff.likelihood import LinearModel
@@ -160,7 +161,7 @@ class GaussianUpdate:
             noise: of the members and this step.
         """
         e = self.covariance.coordinates(noise(grid, Stream.CLEAN).to(self.mean.dtype))
-        u = self.solve(e + self._pull(self._data_noise(noise)))
+        u = self.solve(e + self._pull(data_streams(self.models, noise)))
         return self.tilted_mean + self.covariance.sqrt(u)
 
     def log_evidence(self) -> Tensor:
@@ -219,12 +220,12 @@ class GaussianUpdate:
     def _solved(self, b: Tensor, *, atol: float, max_iterations: int) -> Tensor:
         if not self.models:
             return b
-        diagonal = self._diagonal
-        if diagonal is not None and self._is_diagonal:
-            return b / diagonal
+        inverse = None if self._diagonal is None else self._diagonal.reciprocal()
+        if inverse is not None and self._is_diagonal:
+            return b * inverse
 
         def precondition(r: Tensor) -> Tensor:
-            return r if diagonal is None else r / diagonal
+            return r if inverse is None else r * inverse
 
         return conjugate_gradient(
             self.precision,
@@ -234,10 +235,6 @@ class GaussianUpdate:
             atol=atol,
             max_iterations=max_iterations,
         ).x
-
-    def _data_noise(self, noise: StepNoise) -> list[Tensor]:
-        streams = enumerate(self.models, Stream.DATA)
-        return [noise(model.data_grid, i) for i, model in streams]
 
     def _pull(self, noise: Sequence[Tensor] | None = None) -> Tensor:
         """``b``, the data perturbed by ``noise``."""
@@ -305,7 +302,7 @@ class DataSpaceUpdate(GaussianUpdate):
         """Update of a draw of ``N(m, C)`` by perturbed data (Matheron's rule)."""
         e = noise(grid, Stream.CLEAN).to(self.mean.dtype)
         start = self.tilted_mean + self.covariance.draw(e)
-        residual = self._residual(start, self._data_noise(noise))
+        residual = self._residual(start, data_streams(self.models, noise))
         return start + self.covariance(self._pulled(residual))
 
     def log_evidence(self) -> Tensor:

@@ -77,6 +77,11 @@ class Likelihood(ABC):
     def information(self, z: Tensor) -> Tensor:
         """Fisher information of each datum about ``z``, real, ``>= 0``, ``(batch, *data)``."""
 
+    @property
+    def informative(self) -> Tensor | None:
+        """Booleans over the data: those whose whitened value tells of the field; None for all."""
+        return self.operator.measured
+
     def misfit(self, x: Tensor) -> Tensor:
         """``|r|^2 / n_data`` of the working residual, ``(batch,)``: expected 1 at the truth."""
         residual = self.local(self.operator(x)).residual

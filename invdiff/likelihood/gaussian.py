@@ -112,7 +112,7 @@ class Gaussian(Likelihood):
     def precision(self, x: Tensor) -> Tensor:
         """``A^H Sigma^(-1) A x``, for linear operators."""
         if isinstance(self.noise, float):
-            return self._linear.gram(x) / self.noise**2
+            return self._linear.gram(x) * self.noise**-2
         return self.pullback(self.forward(x))
 
     @property
@@ -146,6 +146,17 @@ class Gaussian(Likelihood):
         domain = self.operator.domain
         eye = torch.eye(domain.size, dtype=domain.dtype, device=self.y.device)
         return self.measured(self.forward(eye.reshape(-1, *domain.shape))).mT.contiguous()
+
+    @cached_property
+    def informative(self) -> Tensor | None:
+        """Those measured, unless the whitening mixes them with others; None for all."""
+        mask = super().informative
+        if mask is None or isinstance(self.noise, float | Tensor):
+            return mask
+        if isinstance(self.noise, AxisCovariance):
+            axis = self.data_grid.dims.index(self.noise.dim)
+            return mask if bool((mask == mask.narrow(axis, 0, 1)).all()) else None
+        return None
 
     def matrix(self) -> Tensor:
         """``W A`` as a matrix, rows of unmeasured data left out; computed once."""

@@ -59,6 +59,11 @@ class LinearModel(Protocol):
         """Number of measured values."""
         ...
 
+    @property
+    def informative(self) -> Tensor | None:
+        """Booleans over the data: those whose noise reaches the field; None for all."""
+        ...
+
     def matrix(self) -> Tensor:
         """``W A`` of the measured data, ``(m, n)`` for all members or ``(batch, m, n)``."""
         ...
@@ -122,6 +127,11 @@ class Linearised:
     def n_data(self) -> int:
         """Number of measured values."""
         return self.likelihood.operator.n_data
+
+    @property
+    def informative(self) -> Tensor | None:
+        """As the likelihood."""
+        return self.likelihood.informative
 
     def matrix(self) -> Tensor:
         """``w J``, ``(batch, m, n)``: a reverse pass for each datum of all members at once."""

@@ -23,10 +23,11 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from invdiff.conditioning.base import data_streams
 from invdiff.errors import InputError
 from invdiff.likelihood import Gaussian
 from invdiff.needs import Needs
-from invdiff.noise import NoiseField, StepNoise, Stream
+from invdiff.noise import NoiseField, StepNoise
 from invdiff.posterior import Posterior
 from invdiff.samplers.ancestral import Ancestral
 from invdiff.samplers.base import SamplerState, UsesTerms
@@ -123,8 +124,8 @@ def whitened_residuals(terms: Sequence[Gaussian], x: Tensor) -> Tensor:
 
 def data_noise(terms: Sequence[Gaussian], noise: StepNoise) -> Tensor:
     """Standard normal values like :func:`whitened_residuals`."""
-    streams = enumerate(terms, Stream.DATA)
-    return torch.cat([_reals(term.measured(noise(term.data_grid, i))) for i, term in streams], 1)
+    pairs = zip(terms, data_streams(terms, noise), strict=True)
+    return torch.cat([_reals(term.measured(e)) for term, e in pairs], 1)
 
 
 def _reals(r: Tensor) -> Tensor:

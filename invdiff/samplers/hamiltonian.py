@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from invdiff.conditioning.base import data_streams
 from invdiff.conditioning.laplace import Laplace
 from invdiff.conditioning.update import GaussianUpdate
 from invdiff.errors import InputError
@@ -104,8 +105,8 @@ def _momentum(metric: GaussianUpdate, grid: Grid, noise: StepNoise, *, first: in
     """``p ~ N(0, K)``: ``e + L^H sum_i A_i^H W_i^H e_i``, no root of ``K`` needed."""
     covariance = metric.covariance
     p = covariance.coordinates(noise(grid, first + 1).to(metric.mean.dtype))
-    for i, model in enumerate(metric.models):
-        e = noise(model.data_grid, first + 2 + i)
+    data = data_streams(metric.models, noise, first=first + 2)
+    for model, e in zip(metric.models, data, strict=True):
         p = p + covariance.sqrt_adjoint(model.pullback(e))
     return p
 

@@ -11,7 +11,6 @@ from invdiff.errors import DTypeError, ShapeError
 from invdiff.grid import Grid, check_finite
 from invdiff.operators.base import Linear
 from invdiff.operators.inputs import as_mask, as_tensor
-from invdiff.operators.linear import centred_fft, centred_ifft
 
 __all__ = ["CartesianMRI"]
 
@@ -110,6 +109,10 @@ class CartesianMRI(Linear):
         self.sensitivity = None if sensitivity is None else sensitivity.to(domain.dtype)
         self.n_coils = 1 if sensitivity is None else int(sensitivity.shape[0])
         self._n_samples = int(self.mask.sum())
+        # Origins at n // 2 as phases on both sides of the DFT, which copy less than shifts do.
+        self._axes = tuple(range(-domain.ndim, 0))
+        self._image_phase, kspace_phase = _centring(domain)
+        self._masked_phase = self.mask * kspace_phase
         # The DFT along an axis on which the mask does not vary cancels in the gram (the readout).
         self._gram_axes = tuple(
             axis - domain.ndim
@@ -138,16 +141,17 @@ class CartesianMRI(Linear):
         return self.domain.size / self._n_samples
 
     def _forward(self, x: Tensor) -> Tensor:
-        coil_images = x if self.sensitivity is None else self.sensitivity * x[:, None]
-        y: Tensor = centred_fft(coil_images, self.domain.ndim) * self.mask
-        return y
+        turned = self._image_phase * x
+        coil_images = turned if self.sensitivity is None else self.sensitivity * turned[:, None]
+        y: Tensor = torch.fft.fftn(coil_images, dim=self._axes, norm="ortho")
+        return y.mul_(self._masked_phase)
 
     def _adjoint(self, y: Tensor) -> Tensor:
-        coil_images = centred_ifft(y * self.mask, self.domain.ndim)
-        if self.sensitivity is None:
-            return coil_images
-        x: Tensor = (self.sensitivity.conj() * coil_images).sum(1)
-        return x
+        kept = y * self._masked_phase.conj()
+        images: Tensor = torch.fft.ifftn(kept, dim=self._axes, norm="ortho")
+        if self.sensitivity is not None:
+            images = (self.sensitivity.conj() * images).sum(1)
+        return self._image_phase.conj() * images
 
     def gram(self, x: Tensor) -> Tensor:
         """``sum_c conj(S_c) F^H M F S_c x`` without shifts.
@@ -219,6 +223,22 @@ def _check_sensitivity(sensitivity: Tensor) -> None:
             hint="Give a single coil an axis of length 1.",
         )
     check_finite(sensitivity, "sensitivity")
+
+
+def _centring(domain: Grid) -> tuple[Tensor, Tensor]:
+    """Phases of image and k-space that make a plain DFT a centred one.
+
+    ``exp(-2 pi i (k - c)(n - c) / N)`` is the DFT's ``exp(-2 pi i k n / N)`` times
+    ``exp(2 pi i c n / N)`` and ``exp(2 pi i c (k - c) / N)``.
+    """
+    image = kspace = torch.zeros((), dtype=torch.float64)
+    for n in domain.shape:
+        c, index = n // 2, torch.arange(n)
+        # Whole turns are taken out exactly, before they are rounded.
+        image = image[..., None] + (c * index % n).double() / n
+        kspace = kspace[..., None] + (c * (index - c) % n).double() / n
+    phases = [torch.polar(torch.ones_like(t), 2 * torch.pi * t) for t in (image, kspace)]
+    return phases[0].to(domain.dtype), phases[1].to(domain.dtype)
 
 
 def _default_domain(mask: Tensor, sensitivity: Tensor | None) -> Grid:

@@ -19,7 +19,7 @@ from invdiff.covariance import (
 )
 from invdiff.errors import UnsupportedError
 from invdiff.grid import Grid
-from invdiff.likelihood import Gaussian, Linearised, StudentT
+from invdiff.likelihood import AxisCovariance, Gaussian, Linearised, StudentT
 from invdiff.noise import NoiseField
 from invdiff.operators import Convolution, Linear, Mask, Saturating
 from invdiff.operators.mri import CartesianMRI
@@ -158,6 +158,49 @@ def test_draws_of_the_update_have_its_moments(
     shifted, spread, _ = exact(mean, matrix_of(covariance, dtype)[:1], likelihoods)
     p_values = whiteness(whiten(update.draw(grid, noise), shifted[0], spread[0]))
     assert min(p_values.values()) > 1e-4, p_values
+
+
+@pytest.mark.parametrize("noise", ["one level", "a level for each coil", "correlated coils"])
+def test_draws_take_noise_at_measured_samples_only(noise: str) -> None:
+    """Three coils take three blocks of noise, their samples one."""
+    n, grid = 600, grid2d(N, COMPLEX)
+    levels = torch.tensor([0.1, 0.2, 0.4], dtype=REAL)
+    mixing = 0.2 * torch.eye(3, dtype=COMPLEX) + 0.1j * torch.eye(3).roll(1, 0)
+    model, noise_covariance = {
+        "one level": (0.2, 0.04 * torch.eye(3, dtype=COMPLEX)),
+        "a level for each coil": (levels[:, None, None], torch.diag(levels**2).to(COMPLEX)),
+        "correlated coils": (AxisCovariance(mixing @ mixing.mH), mixing @ mixing.mH),
+    }[noise]
+    operator = CartesianMRI(half((N, N), 0.4, seed=2), normal((3, N, N), 3, COMPLEX), domain=grid)
+    y = normal(operator.range.shape, 5, COMPLEX) * operator.mask
+    likelihood = Gaussian(y, operator, model)
+    covariance = spectral(COMPLEX)
+    update = GaussianUpdate(
+        torch.zeros(n, N, N, dtype=COMPLEX), covariance, [likelihood], tolerance=1e-10
+    )
+    kept = operator.measured.flatten()
+    rows = operator(torch.eye(N * N, dtype=COMPLEX).reshape(-1, N, N)).flatten(1).mT[kept]
+    within = torch.kron(noise_covariance, torch.eye(N * N, dtype=COMPLEX))[kept][:, kept]
+    c = matrix_of(covariance, COMPLEX)[0]
+    gain = torch.linalg.solve(rows @ c @ rows.mH + within, rows @ c).mH
+    mean, posterior = gain @ y.flatten()[kept], c - gain @ rows @ c
+    drawn = update.draw(grid, NoiseField(5).at(range(n), 0, torch.device("cpu")))
+    p_values = whiteness(whiten(drawn, mean, (posterior + posterior.mH) / 2))
+    assert min(p_values.values()) > 1e-4, p_values
+    e = NoiseField(5).at([0], 0, torch.device("cpu"))(
+        operator.range, 2, where=likelihood.informative
+    )
+    assert not e[:, ~operator.measured].any()
+
+
+def test_a_whitening_that_mixes_samples_takes_noise_everywhere() -> None:
+    operator = Mask(grid2d(N, REAL), half((N, N), 0.4, seed=2))
+    y = normal((N, N), 1) * operator.keep
+    rows = AxisCovariance(torch.eye(N, dtype=REAL) + 0.1, dim="y")
+    assert Gaussian(y, operator, 0.1).informative is operator.keep
+    assert Gaussian(y, operator, rows).informative is None
+    assert Gaussian(y, operator, lambda r: 2 * r).informative is None
+    assert Linearised(Gaussian(y, operator, 0.1), y[None]).informative is operator.keep
 
 
 class Linear1:

@@ -1,5 +1,6 @@
 """Krylov methods against dense algebra."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -61,6 +62,49 @@ def test_the_absolute_tolerance_bounds_the_energy_of_the_error(dtype: torch.dtyp
     energy = (error.conj() * (error @ matrix.mT)).sum(1).real.sqrt()
     assert (energy <= 0.1).all()
     assert (energy > 1e-6).all()  # it did stop early
+
+
+@settings(max_examples=60)
+@given(
+    n=st.integers(40, 200),
+    condition=st.floats(0.5, 5),
+    decay=st.floats(0.3, 3),
+    guess=st.floats(0, 2.5),
+    data=st.floats(-1, 2),
+    seed=st.integers(0, 99),
+)
+def test_the_energy_of_the_error_is_within_the_tolerance_asked(
+    n: int, condition: float, decay: float, guess: float, data: float, seed: int
+) -> None:
+    """Many spectra, preconditioners off by up to ``10^guess``, and data that outweigh the noise."""
+    rng = np.random.default_rng(seed)
+    values = torch.from_numpy(1 + 10**condition * rng.random(n) ** (1 / decay))
+    values[: n // 4] = 1.0
+    scale = values * torch.from_numpy(10 ** (guess * rng.uniform(-0.5, 0.5, n)))
+    b = values.sqrt() * normal((3, n), seed) + 10**data * (values - 1) * normal((3, n), seed + 1)
+    atol = 0.05 * n**0.5
+    x = conjugate_gradient(
+        lambda x: values * x, b, precondition=lambda r: r / scale, rtol=0, atol=atol,
+        max_iterations=3000,
+    ).x  # fmt: skip
+    assert ((values * (x - b / values).square()).sum(1).sqrt() <= atol).all()
+
+
+def test_a_good_preconditioner_stops_by_energy_not_by_the_plain_residual() -> None:
+    values = torch.logspace(0, 4, 400, dtype=torch.float64)
+    scale = values * torch.from_numpy(np.random.default_rng(0).uniform(0.03, 1, 400))
+    b = values.sqrt() * normal((4, 400), 1)
+    done = {}
+    for atol in (1.0, 1e-6):
+        solution = conjugate_gradient(
+            lambda x: values * x, b, precondition=lambda r: r / scale, rtol=0, atol=atol
+        )
+        done[atol] = solution.iterations
+        error = solution.x - b / values
+        assert ((values * error.square()).sum(1) <= atol**2).all()
+        if atol == 1.0:
+            assert (b - values * solution.x).norm(dim=1).min() > 3 * atol
+    assert done[1.0] < done[1e-6] / 2
 
 
 def test_a_member_does_not_depend_on_its_company() -> None:

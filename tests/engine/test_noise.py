@@ -144,3 +144,38 @@ def test_streams_do_not_overlap_and_keep_their_numbers() -> None:
     assert [own.start for own in used.values()] == [int(stream) for stream in Stream]
     assert all(a.stop <= b.start for a, b in pairwise(used.values()))
     assert [int(stream) for stream in InversionStream] == list(range(5))
+
+
+COILS = Grid(("coil", "ky", "kx"), (5, 70, 30), torch.complex64)
+KEPT = torch.from_numpy(np.random.default_rng(0).random((70, 30)) < 0.2).expand(COILS.shape)
+
+
+def test_noise_of_samples_is_white_there_and_zero_elsewhere() -> None:
+    noise = NoiseField(3).at(range(40), 4, torch.device("cpu"))
+    drawn = noise(COILS, Stream.DATA, where=KEPT)
+    assert drawn.shape == (40, *COILS.shape)
+    assert not drawn[:, ~KEPT].any()
+    samples = drawn[:, KEPT]
+    parts = torch.view_as_real(samples).flatten().numpy() * 2**0.5
+    assert stats.kstest(parts, stats.norm.cdf).pvalue > P_MIN
+    correlations = np.corrcoef(samples.real.numpy())[np.triu_indices(40, 1)]
+    assert np.abs(correlations).max() < 5 / samples.shape[1] ** 0.5
+
+
+def test_noise_of_samples_goes_by_member_step_and_number() -> None:
+    """Those of another mask with as many samples are the same, in their order."""
+    field, cpu = NoiseField(3), torch.device("cpu")
+    drawn = field.at([7, 2], 4, cpu)(COILS, Stream.DATA, where=KEPT)
+    assert torch.equal(field.at([2], 4, cpu)(COILS, Stream.DATA, where=KEPT)[0], drawn[1])
+    moved = KEPT.roll(9, 2)
+    other = field.at([7, 2], 4, cpu)(COILS, Stream.DATA, where=moved)
+    assert torch.equal(other[:, moved], drawn[:, KEPT])
+    for step, stream in ((5, Stream.DATA), (4, Stream.DATA + 1)):
+        apart = field.at([7, 2], step, cpu)(COILS, stream, where=KEPT)
+        assert not (apart[:, KEPT] == drawn[:, KEPT]).any()
+
+
+def test_where_nothing_is_saved_the_whole_field_is_drawn() -> None:
+    grid, cpu = Grid(("y", "x"), (60, 64)), torch.device("cpu")
+    noise = NoiseField(3).at([1], 0, cpu)
+    assert torch.equal(noise(grid, 2, where=torch.eye(64)[:60] > 0), noise(grid, 2))

@@ -163,7 +163,7 @@ class _Impulses:
     field: ImpulseNoise
     step: int
 
-    def __call__(self, grid: Grid, stream: int) -> Tensor:
+    def __call__(self, grid: Grid, stream: int, *, where: Tensor | None = None) -> Tensor:
         units = [1.0] if not grid.is_complex else [0.5**0.5, 1j * 0.5**0.5]
         key = (self.step, stream)
         if key not in self.field.offsets:
