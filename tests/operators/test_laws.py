@@ -243,13 +243,13 @@ def test_identities_tell_operators_apart_and_survive_use():
     found = {}
     for name, case in (LINEAR | OWN | NONLINEAR).items():
         operator = case.make(grid(4, 5, dtype=case.dtype))
-        found[name] = identity(operator=operator)
+        found[name] = identity({"operator": operator})
         complete = completed(operator)
         complete(noise(operator.domain))
         if complete.is_linear:
             complete.gram_spectrum  # noqa: B018 - cached on first use
-        assert identity(operator=operator) == found[name]
-        assert identity(operator=case.make(grid(4, 5, dtype=case.dtype))) == found[name]
+        assert identity({"operator": operator}) == found[name]
+        assert identity({"operator": case.make(grid(4, 5, dtype=case.dtype))}) == found[name]
     # One mask as booleans and as floats is one operator.
     found.pop("mask-float")
     distinct = {tuple(sorted(parts.items())) for parts in found.values()}
