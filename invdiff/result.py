@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
@@ -94,16 +95,21 @@ def provenance(prior: Prior | None, settings: Mapping[str, object]) -> dict[str,
         settings: stored as ``invdiff_<key>``; text and numbers as they are, others by their repr.
     """
     card = getattr(prior, "card", {})
-    name = f"{card['name']}@sha256:{card['sha256']}" if "sha256" in card else repr(prior)
+    name = f"{card['name']}@sha256:{card['sha256']}" if "sha256" in card else _named(prior)
     attrs: dict[str, Attribute] = {
         "Conventions": "CF-1.11",
         "source": f"invdiff {version('invdiff')}",
         "invdiff_prior": "none" if prior is None else name,
     }
     for key, value in settings.items():
-        attrs[f"invdiff_{key}"] = value if isinstance(value, str | int | float) else repr(value)
+        attrs[f"invdiff_{key}"] = value if isinstance(value, str | int | float) else _named(value)
     attrs["versions"] = ", ".join(f"{p} {version(p)}" for p in ("torch", "numpy", "xarray"))
     return attrs
+
+
+def _named(value: object) -> str:
+    """The repr of an object, without the address that differs from run to run."""
+    return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
 def fit_verdict(misfit: Tensor, n_data: float) -> str:

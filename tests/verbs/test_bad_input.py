@@ -90,7 +90,7 @@ IN_FILE: dict[str, tuple[Callable[[Arrays], Arrays], type[InvdiffError]]] = {
     "noise of zero": (lambda a: {**a, "noise_std": np.array(0.0)}, NoiseLevelError),
     "noise below zero": (lambda a: {**a, "noise_std": np.array(-0.1)}, NoiseLevelError),
     "noise of NaN": (lambda a: {**a, "noise_std": np.array(np.nan)}, NoiseLevelError),
-    "noise of other coils": (lambda a: {**a, "noise_std": np.ones(3)}, NoiseLevelError),
+    "noise of other coils": (lambda a: {**a, "noise_std": np.ones(3)}, ShapeError),
     "nothing acquired": (lambda a: {"kspace": 0 * a["kspace"]}, InputError),
     "no kspace": (lambda a: {"image": a["kspace"]}, InputError),
     "a volume": (
@@ -196,18 +196,15 @@ def test_the_existing_output_is_noticed_before_anything_else(folder: Path) -> No
     fails(folder, "--prior", "brain-t7", error=OutputExistsError)
 
 
-def test_noise_that_cannot_be_told(folder: Path) -> None:
-    """Missing, and the outer samples are zero padding."""
+def test_zero_padding_is_reported_on_the_command_line(folder: Path) -> None:
     arrays = dict(np.load(folder / "scan.npz"))
     arrays["kspace"][:, :8] = arrays["kspace"][:, -8:] = 0
     np.savez(folder / "scan.npz", **arrays)
-    before = listing(folder)
+    n_zero = int((arrays["mask"] * (arrays["kspace"] == 0).all(0)).sum())
     args = ["reconstruct", folder / "scan.npz", folder / "out.zarr", "--prior", folder / "tiny"]
     done = CliRunner().invoke(app, [str(a) for a in args])
-    assert done.exit_code == 1
-    assert "InputError" in done.stderr
-    assert "noise" in done.stderr
-    assert listing(folder) == before
+    assert done.exit_code == 0, done.stderr
+    assert re.search(rf"invdiff: DataWarning: .*{n_zero}", done.stderr)
 
 
 # --- the library ----------------------------------------------------------------------------------
