@@ -277,6 +277,10 @@ class AnnealedPosterior(AnnealedMode):
 
     Raises:
         InputError: settings that `AnnealedMode` refuses, or a negative scatter.
+
+    >>> method = AnnealedPosterior.within(100, bands=(6.0, 10.0))
+    >>> method.steps, method.fit.steps, method.fit.fit
+    (23, 30, LBFGS(steps=37, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
     """
 
     highest: float = 200.0

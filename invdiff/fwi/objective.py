@@ -100,7 +100,9 @@ class Objective:
         """
         if isinstance(_unwrapped(self.misfit), L2):
             rounding = 100 * torch.finfo(self.y.dtype).eps
-            silence = self.scale * self.misfit(torch.zeros_like(self.y), self.y).double().sum()
+            weights = _weights(self.misfit)
+            y = self.y if weights is None else weights * self.y
+            silence = self.scale * float(y.double().square().sum()) / (2 * self.noise_std**2)
             return bool(f <= rounding**2 * silence)
         return bool(f == 0)
 

@@ -176,7 +176,12 @@ def load_segyio() -> ModuleType:
 def _opened(path: Path, segyio: ModuleType) -> Any:
     """The file, of the byte order that makes sense of its sample format."""
     if not path.is_file():
-        raise InputError(f"SEG-Y file {path} does not exist", hint="Check the path.")
+        raise InputError(
+            f"SEG-Y file {path} does not exist",
+            got="a folder" if path.is_dir() else "no such file",
+            expected="a file",
+            hint="Check the path; Zarr stores are folders, read by read_survey.",
+        )
     n_bytes = path.stat().st_size
     if n_bytes <= _HEADER_BYTES:
         raise InputError(

@@ -214,5 +214,9 @@ def gardner(velocity: Tensor) -> Tensor:
 
     References:
         Gardner, Gardner & Gregory (1974), Geophysics 39(6).
+
+    >>> import torch
+    >>> gardner(torch.tensor([1500.0, 3000.0])).round()
+    tensor([1929., 2294.])
     """
     return 310.0 * velocity**0.25

@@ -37,7 +37,13 @@ class Boundary:
         reflection: share of the amplitude that may come back at normal incidence, ``R``.
 
     Raises:
-        InputError: a thickness or reflection that makes no layer.
+        InputError: a thickness that is not an integer >= 1, or a reflection that is not within 0
+            and 1.
+
+    >>> Boundary(40).shape((100, 200), n_ghost=4)
+    (180, 280)
+    >>> Boundary(40, is_free_surface=True).shape((100, 200), n_ghost=4)
+    (144, 280)
     """
 
     n_absorbing: int = 40

@@ -82,6 +82,7 @@ def acoustic_problem(
     Warns:
         DataWarning: dead traces or padded samples, with their number.
     """
+    _check_kinds(line, start)
     arrays = _arrays(line)
     notes: dict[str, str | int | float] = {}
     if ricker is not None:
@@ -109,6 +110,25 @@ def acoustic_problem(
     notes |= live.notes | ({"muted_traces": n_muted} if n_muted else {})
     data = torch.from_numpy(np.array(live.values))
     return Problem(operator, data, noise, weights=weights, start=model, notes=notes)
+
+
+def _check_kinds(line: object, start: object) -> None:
+    """Refuse paths, arrays without names, and arguments in the wrong order."""
+    if not isinstance(line, Mapping):
+        raise InputError(
+            "the line is not a Dataset",
+            got=type(line).__name__,
+            expected="acoustic_problem(line, start, ...) with the Dataset of a line",
+            hint="Read a file with invdiff.read_survey(path).",
+        )
+    is_named = "velocity" in start if isinstance(start, Mapping) else hasattr(start, "coords")
+    if not is_named:
+        raise InputError(
+            "the start is not a velocity model with coordinates",
+            got=type(start).__name__,
+            expected="a DataArray (z, x), or arrays velocity, z and x by name",
+            hint="Read a file with invdiff.io.read_velocity(path).",
+        )
 
 
 def _arrays(line: Mapping[Any, Any]) -> dict[str, NDArray[Any]]:

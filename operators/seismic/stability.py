@@ -28,6 +28,9 @@ def longest_dt(
         velocity: the highest, m/s.
         space_order: of the finite differences.
         is_staggered: whether the Laplacian is a divergence of a gradient half-way between points.
+
+    >>> round(longest_dt((10.0, 10.0), 4000.0, space_order=8), 6)
+    0.001317
     """
     n = space_order // 2
     if is_staggered:

@@ -118,6 +118,24 @@ def test_dead_traces_are_left_out_and_told(value: float) -> None:
 
 
 Spoil = Callable[[xr.Dataset, xr.DataArray], tuple[Any, Any]]
+WRONG_KINDS: dict[str, tuple[Spoil, str]] = {
+    "path of a line": (lambda d, m: ("line.segy", m), "invdiff.read_survey"),
+    "traces": (lambda d, m: (d["pressure"], m), "got DataArray"),
+    "path of a start": (lambda d, m: (d, "smooth.zarr"), "invdiff.io.read_velocity"),
+    "array": (lambda d, m: (d, m.values), "got ndarray"),
+    "swapped": (lambda d, m: (m, d), "the line is not a Dataset"),
+    "another variable": (lambda d, m: (d, m.to_dataset(name="vp")), "arrays velocity, z and x"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_KINDS)
+def test_wrong_kinds(case: str) -> None:
+    spoil, match = WRONG_KINDS[case]
+    line, start = spoil(recorded(), smooth())
+    with pytest.raises(InputError, match=match):
+        acoustic_problem(line, start)
+
+
 BAD: dict[str, tuple[Spoil, dict[str, Any], type[InvdiffError], str]] = {
     "no traces": (lambda d, m: (d.drop_vars("pressure"), m), {}, InputError, "no traces"),
     "no wavelet": (lambda d, m: (d.drop_vars("wavelet"), m), {}, InputError, "ricker=FREQUENCY"),
