@@ -71,7 +71,7 @@ def _panel(axes: Any, found: Mapping[str, tuple[float, float]]) -> None:
     curve = sorted(place for name, place in found.items() if name.startswith(CURVE))
     if curve:
         axes.plot(*zip(*curve, strict=True), "o-", color=COLOURS["default"], zorder=3)
-        _label(axes, "invdiff", curve[0], colour=COLOURS["default"])
+        _label(axes, "invdiff", curve[0], colour=COLOURS["default"], below=True)
     for name, place in found.items():
         if not name.startswith(CURVE):
             family, label = name.split(" ", 1)
@@ -82,13 +82,15 @@ def _panel(axes: Any, found: Mapping[str, tuple[float, float]]) -> None:
     axes.grid(True, which="major", color="0.92")
 
 
-def _label(axes: Any, text: str, place: tuple[float, float], *, colour: str) -> None:
-    """Beside a point, on the side where the panel has room: to the left of the slowest methods."""
+def _label(
+    axes: Any, text: str, place: tuple[float, float], *, colour: str, below: bool = False
+) -> None:
+    """Next to a point: to its right, or to the left of the slowest methods."""
     is_slow = place[0] > SLOW
     axes.annotate(
         text,
         place,
-        xytext=(-5 if is_slow else 5, 4),
+        xytext=(-5 if is_slow else 5, -11 if below else 4),
         textcoords="offset points",
         ha="right" if is_slow else "left",
         fontsize=8,
