@@ -113,6 +113,31 @@ def invert(
         DataWarning: Dead traces, amplitudes of data and prediction that differ, a start that is
             cycle-skipped.
         DataFitWarning: A data misfit far from 1.
+
+    Examples:
+        A step in depth, from a constant start and without a prior:
+
+        >>> import numpy as np
+        >>> import torch
+        >>> import invdiff
+        >>> from invdiff.fwi import LBFGS
+        >>> from invdiff.operators.seismic import Acoustic, Boundary, Survey, ricker
+        >>> receivers = [(10.0, 20.0 * i) for i in range(11)]
+        >>> survey = Survey([(10.0, 100.0)], receivers, ricker(15.0, 0.002, 150), 0.002)
+        >>> axes = {dim: 10.0 * np.arange(21) for dim in ("z", "x")}
+        >>> domain = invdiff.Grid(("z", "x"), (21, 21), torch.float32, axes, "m s-1")
+        >>> operator = Acoustic(survey, domain, bounds=(1400.0, 3000.0), boundary=Boundary(10))
+        >>> truth = torch.full((21, 21), 2000.0)
+        >>> truth[12:] = 2200.0
+        >>> traces = operator(truth[None])[0]
+        >>> y = operator.range.to_dataarray(traces, "pressure", attrs={"noise_std": 0.001})
+        >>> start = domain.to_dataarray(torch.full((21, 21), 2000.0), "velocity")
+        >>> method = LBFGS(steps=4)
+        >>> models = invdiff.invert(
+        ...     y, operator, start=start, seed=0, method=method, realizations=1
+        ... )
+        >>> bool(models["misfit_history"][0, -1] < 0.9 * models["misfit_history"][0, 0])
+        True
     """
     members, seed = member_numbers(realizations), as_integer("seed", seed, least=0)
     max_solves = as_integer("max_solves", max_solves)
