@@ -6,6 +6,7 @@ from .grid import Grid as Grid
 from .io import open_result as open_result
 from .io import read_kspace as read_kspace
 from .io import read_survey as read_survey
+from .io import read_velocity as read_velocity
 from .io import write_result as write_result
 from .likelihood import AxisCovariance as AxisCovariance
 from .likelihood import Gaussian as Gaussian

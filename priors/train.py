@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save_file
 from scipy.special import ndtri
 from torch import Tensor
 from tqdm import tqdm
 
+from invdiff import run_state
 from invdiff.arguments import as_integer, as_number
 from invdiff.errors import DivergedError, InputError
 from invdiff.priors.edm import EDMNetwork
+from invdiff.run_state import identity
 
 __all__ = ["Batch", "TrainingRecipe", "prefetch", "train"]
 
@@ -218,12 +218,10 @@ class _Run:
 
     @property
     def identity(self) -> dict[str, str]:
-        """Settings that change the result."""
+        """What identifies the run, but for its batches."""
         network = self.network
-        return {
-            "network": f"{network.network.config}, sigma_data={network.sigma_data}",
-            "recipe": repr(self.recipe),
-        }
+        unet, sigma_data = network.network.config, network.sigma_data
+        return identity({"network": [unet, sigma_data], "recipe": self.recipe})
 
     def save(self, path: Path, *, step: int) -> None:
         """Write the run to ``path``, replacing the file in one move."""
@@ -231,40 +229,20 @@ class _Run:
         tensors |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
         for index, state in self.optimiser.state_dict()["state"].items():
             tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
-        partial = path.with_suffix(".partial")
-        contiguous = {k: v.contiguous() for k, v in tensors.items()}
-        save_file(contiguous, partial, {**self.identity, "step": str(step)})
-        partial.replace(path)
+        run_state.save(path, tensors, {"step": step}, run=self.identity)
 
     def load(self, path: Path) -> int:
         """Continue from ``path``: the next step."""
-        try:
-            with safe_open(path, "pt") as file:
-                metadata = file.metadata() or {}
-        except SafetensorError as error:
-            raise InputError(
-                f"{path.name} is not a checkpoint of a training run",
-                got=error,
-                expected="a safetensors file that train has written",
-                hint="Remove it to start again, or give another path.",
-            ) from error
-        for key, value in self.identity.items():
-            if metadata.get(key) != value:
-                raise InputError(
-                    f"the checkpoint {path.name} is of another {key}",
-                    got=metadata.get(key),
-                    expected=value,
-                    hint="Resume it with the same settings, or give another path.",
-                )
+        tensors, header = run_state.load(path, run=self.identity)
         groups: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "optimiser": {}}
-        for key, tensor in load_file(path).items():
+        for key, tensor in tensors.items():
             group, name = key.split(".", 1)
             groups[group][name] = tensor
         self.network.load_state_dict(groups["network"])
         self.averaged.load_state_dict(groups["averaged"])
         state: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in groups["optimiser"].items():
-            index, name = key.split(".")
-            state.setdefault(int(index), {})[name] = tensor
+        for name, tensor in groups["optimiser"].items():
+            index, key = name.split(".")
+            state.setdefault(int(index), {})[key] = tensor
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
-        return int(metadata["step"])
+        return int(header["step"])
