@@ -229,12 +229,16 @@ def test_the_identity_of_a_prior_is_what_changes_its_moments() -> None:
     prior, large = tiny.prior((16, 16), wiggle=1.0), image(24, 20)
     direct, twice = prior.on(large), prior.on(image(9, 9)).on(large)
     direct.card["name"] = "other"
-    assert identity(prior=direct) == identity(prior=twice)
+    assert identity({"prior": direct}) == identity({"prior": twice})
     tiled = [TiledPrior(prior, large, overlap=n) for n in (8, 8, 9)]
-    assert identity(prior=tiled[0]) == identity(prior=tiled[1]) != identity(prior=tiled[2])
+    assert (
+        identity({"prior": tiled[0]})
+        == identity({"prior": tiled[1]})
+        != identity({"prior": tiled[2]})
+    )
     parts = {"wiggle": 0.5, "scale": 2.0, "spectra": replace(tiny.FLAT, power=np.full((2, 2), 2.0))}
     for name, value in parts.items():
         other = tiny.prior((16, 16), **{"wiggle": 1.0, name: value}).on(large)
-        assert identity(prior=other) != identity(prior=direct), name
+        assert identity({"prior": other}) != identity({"prior": direct}), name
     part = prior.on(large, (slice(0, 16), slice(2, 18)))
-    assert identity(prior=part) != identity(prior=prior.on(part.grid))
+    assert identity({"prior": part}) != identity({"prior": prior.on(part.grid)})
