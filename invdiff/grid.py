@@ -238,15 +238,17 @@ class Grid:
         return channels[:, 0] if leading else channels
 
     def check(self, x: Tensor, *, name: str = "input") -> None:
-        """Refuse what is not a field of this grid.
+        """Refuse a tensor that is not a batch of fields on this grid.
 
         Args:
-            x: ``(batch, *shape)``, real or complex as the grid, of any precision.
-            name: of the field, for the message.
+            x: Tensor that should be ``(batch, *shape)``, real or complex as the grid, of any
+                precision.
+            name: Name of the tensor, for the message.
 
         Raises:
-            DTypeError: not a tensor, or real where the grid is complex, or the reverse.
-            ShapeError: another shape.
+            ShapeError: The shape is not ``(batch, *shape)``.
+            DTypeError: The argument is not a tensor, or is real and the grid complex, or the
+                reverse.
         """
         if not isinstance(x, Tensor):
             raise DTypeError(

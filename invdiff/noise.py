@@ -70,8 +70,8 @@ class NoiseField:
     The value at a grid point depends on ``(seed, realization, step, stream, global position)`` and
     on nothing else. There is no stored generator, so that members do not depend on batching,
     chunking, order or resumption, and tiles with halos have the same noise where they overlap.
-    Blocks of 64 points per axis are filled from a Philox counter (Salmon et al. 2011, doi
-    10.1145/2063384.2063405) at the place that the address determines.
+    Blocks of 64 points along the last two axes are filled from a Philox counter at the place that
+    the address determines (Salmon et al. 2011, doi 10.1145/2063384.2063405).
 
     Assumptions: complex noise is circular, ``E|eps|^2 = 1``, half of it in each part.
     Cost: about 20 ns per value on one thread; a window takes the time of the blocks it touches.
@@ -211,14 +211,15 @@ class StepNoise:
         """Noise of one stream.
 
         Args:
-            grid: gives shape and dtype.
-            stream: as for :class:`NoiseField`.
-            where: booleans ``(*grid.shape)``, where noise is needed; elsewhere it may be zero. If
-                that takes fewer blocks, it is drawn for these values alone, in their C order, and
-                a value then depends on its number among them rather than on its position.
+            grid: Grid that gives shape and dtype.
+            stream: A :class:`Stream`, as for :class:`NoiseField`.
+            where: Booleans ``(*grid.shape)`` that mark where noise is needed; elsewhere it may be
+                zero. If that takes fewer blocks, only these values are drawn, in their C order, and
+                a value then depends on its number among them instead of on its position. None for
+                all.
 
         Returns:
-            ``(len(realizations), *grid.shape)`` on the device.
+            Noise ``(len(realizations), *grid.shape)`` on the device.
         """
         n = grid.size if where is None else int(where.sum())
         packed = Grid(("row", "column"), (-(-n // _BLOCK), _BLOCK), grid.dtype)
@@ -231,5 +232,5 @@ class StepNoise:
 
 
 def _n_blocks(grid: Grid) -> int:
-    """Blocks that the noise of a grid is drawn in."""
+    """Number of blocks in which the noise of a grid is drawn."""
     return math.prod(grid.shape[:-2]) * math.prod(-(-n // _BLOCK) for n in grid.shape[-2:])

@@ -102,9 +102,9 @@ def data_streams(
     """Standard normal noise of the data of each model, ``(batch, *data)``.
 
     Args:
-        models: whitened linear data.
-        noise: of the members and this step.
-        first: stream of the first model; the others follow.
+        models: Whitened linear data.
+        noise: Noise of the members and this step.
+        first: Stream of the first model; those of the others follow.
     """
     return [
         noise(model.data_grid, first + i, where=model.informative) for i, model in enumerate(models)

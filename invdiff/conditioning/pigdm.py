@@ -1,4 +1,4 @@
-"""Pseudoinverse-guided diffusion."""
+"""Conditioning by pseudoinverse-guided diffusion."""
 
 from __future__ import annotations
 

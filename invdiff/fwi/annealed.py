@@ -297,11 +297,15 @@ class AnnealedPosterior(AnnealedMode):
             more levels. 0 to begin at the fit.
 
     Raises:
-        InputError: settings that `AnnealedMode` refuses, or a negative scatter.
+        InputError: `AnnealedMode` refuses the settings, or the scatter is negative.
 
-    >>> method = AnnealedPosterior.within(100, bands=(6.0, 10.0))
-    >>> method.steps, method.fit.steps, method.fit.fit
-    (23, 30, LBFGS(steps=37, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
+    Example:
+        >>> from invdiff.fwi import AnnealedPosterior
+        >>> AnnealedPosterior(steps=4, highest=200.0, lowest=25.0).levels  # m/s
+        array([200., 100.,  50.,  25.])
+        >>> method = AnnealedPosterior.within(100, bands=(6.0, 10.0))  # gradients per member
+        >>> method.steps, method.fit.steps, method.fit.fit
+        (23, 30, LBFGS(steps=37, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
     """
 
     highest: float = 200.0

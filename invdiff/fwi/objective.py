@@ -159,8 +159,8 @@ class Objective:
         misfit: Misfit = Filtered(self.misfit, frequency, dt)
         weights = _weights(self.misfit)
         if weights is not None:
-            # Where nothing was recorded the data are zero, and a prediction that goes on would be
-            # smeared by the filter into what was.
+            # Where nothing was recorded the data are zero; the filter would smear the prediction
+            # there into the recorded samples.
             recorded = (weights != 0) | (self.y != 0)
             if bool((recorded.any(-1) & ~recorded.all(-1)).any()):
                 misfit = Masked(misfit, recorded.to(self.y.dtype))
@@ -209,7 +209,7 @@ class Objective:
 
 
 def _weights(misfit: Misfit) -> Tensor | None:
-    """The product of those of all masks around a misfit, if there are any."""
+    """Product of the weights of all masks around a misfit; None without a mask."""
     if not isinstance(misfit, Masked | Filtered):
         return None
     inner = _weights(misfit.misfit)

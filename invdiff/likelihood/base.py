@@ -82,7 +82,7 @@ class Likelihood(ABC):
 
     @property
     def informative(self) -> Tensor | None:
-        """Booleans over the data: those whose whitened value tells of the field; None for all."""
+        """Booleans over the data that mark those which depend on the field; None for all."""
         return self.operator.measured
 
     def misfit(self, x: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ class Gaussian(Likelihood):
 
     @cached_property
     def informative(self) -> Tensor | None:
-        """Those measured, unless the whitening mixes them with others; None for all."""
+        """The measured data, unless the whitening mixes them with others; None for all."""
         mask = super().informative
         if mask is None or isinstance(self.noise, float | Tensor):
             return mask

@@ -54,7 +54,7 @@ class LinearModel(Protocol):
 
     @property
     def informative(self) -> Tensor | None:
-        """Booleans over the data: those whose noise reaches the field; None for all."""
+        """Booleans over the data that mark those whose noise reaches the field; None for all."""
         ...
 
     def matrix(self) -> Tensor:
@@ -130,7 +130,7 @@ class Linearised:
 
     @property
     def informative(self) -> Tensor | None:
-        """As the likelihood."""
+        """The informative data of the likelihood; None for all."""
         return self.likelihood.informative
 
     def matrix(self) -> Tensor:

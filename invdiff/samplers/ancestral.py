@@ -25,8 +25,8 @@ class Ancestral(RatioSampler):
         x_0' ~ N(m, C),   b = keep r_s^2 / r_t^2
         z_s = x_0' + b (z_t - x_0') + sqrt(r_s^2 - b^2 r_t^2) eps
 
-    DDPM (Ho et al. 2020, arXiv 2006.11239) puts ``m`` in place of the draw and loses its spread: 34
-    % of the variance in 32 steps. ``keep = 1`` is the transition ``p(z_s | z_t, x_0)`` averaged
+    DDPM (Ho et al. 2020, arXiv 2006.11239) puts ``m`` in place of the draw and loses its spread, a
+    third of the variance in 32 steps. ``keep = 1`` is the transition ``p(z_s | z_t, x_0)`` averaged
     over ``N(m, C)``; ``keep = 0`` forgets ``z_t``, as in decoupled annealing (Zhang et al. 2024,
     arXiv 2407.01521).
 
@@ -36,7 +36,7 @@ class Ancestral(RatioSampler):
     through. With a conditioning without covariance (`DPS`, `PiGDM`), ``keep = 1`` is DDPM.
 
     Cost: one network pass per step and member, and the solves of the conditioning; no vjp with the
-    default one and linear data.
+    default conditioning and linear data.
 
     Args:
         steps: Number of steps, the last of which draws the clean field.

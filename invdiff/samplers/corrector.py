@@ -79,11 +79,18 @@ class ULA:
 class MALA:
     """Langevin steps at one noise level that are accepted or rejected.
 
-    The proposal is that of `ULA`. A score gives no density to accept by, so the change of
-    ``log p_t`` along the straight line from ``z`` to the proposal is integrated by the trapezoidal
-    rule over the scores at both ends. Assumptions: exact where ``p_t`` is Gaussian, otherwise of
-    third order in the step; errors of the conditioning remain. Cost: two evaluations of the model
-    (network passes, and the vjps of the conditioning) per step and member.
+    The proposal ``z'`` is that of `ULA` (Roberts & Tweedie 1996, doi 10.2307/3318418). With
+    ``g = m - z`` and ``g'`` its value at ``z'``, it is accepted with the probability
+    ``min(1, exp(a))``::
+
+        a = Re <g + g', z' - z> / (2 r^2) + (|z' - z - h g|^2 - |z - z' - h g'|^2) / (4 h r^2)
+
+    (twice that for complex fields). A score gives no density to accept by, so the first part
+    integrates it along the straight line from ``z`` to ``z'`` by the trapezoidal rule.
+
+    Assumptions: exact where ``p_t`` is Gaussian, otherwise of third order in the step; errors of
+    the conditioning remain. Cost: two evaluations of the model (network passes, and the vjps of the
+    conditioning) per step and member.
 
     Args:
         step_size: Step ``h``, in units of the squared noise level, in (0, 1].

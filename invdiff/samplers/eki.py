@@ -129,7 +129,7 @@ def whitened_residuals(terms: Sequence[Gaussian], x: Tensor) -> Tensor:
 
 
 def data_noise(terms: Sequence[Gaussian], noise: StepNoise) -> Tensor:
-    """Standard normal values like :func:`whitened_residuals`."""
+    """Standard normal values of the shape of :func:`whitened_residuals`, ``(n, m)``."""
     pairs = zip(terms, data_streams(terms, noise), strict=True)
     return torch.cat([_reals(term.measured(e)) for term, e in pairs], 1)
 

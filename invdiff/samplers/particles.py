@@ -23,7 +23,7 @@ class ParticleSampler(LevelSampler):
 
     Args:
         steps: Number of steps.
-        particles: Particles per member; at the end, one of them per member is resampled.
+        particles: Particles per member; at the end the members are resampled from all particles.
         threshold: Share of the particles below which the effective number leads to resampling.
 
     Raises:

@@ -53,7 +53,7 @@ class TwistedSMC(ParticleSampler):
 
     Args:
         steps: Number of steps.
-        particles: Particles per member; at the end, one of them per member is resampled.
+        particles: Particles per member; at the end the members are resampled from all particles.
         threshold: Share of the particles below which the effective number leads to resampling.
         carry: Share of the other particles below which the effective number of a single step shows
             that the ensemble is too small for its weights. They are then dropped, and the run
