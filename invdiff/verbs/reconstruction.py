@@ -108,7 +108,7 @@ def reconstruct(
         >>> from invdiff.operators.linear import Mask
         >>> from invdiff.priors.gaussian import StationaryGaussianPrior
         >>> grid = invdiff.Grid(("y", "x"), (8, 8))
-        >>> prior = StationaryGaussianPrior(grid, 0.0, torch.ones(8, 8))
+        >>> prior = StationaryGaussianPrior(grid, torch.zeros(8, 8), torch.ones(8, 8))
         >>> keep = torch.arange(64).reshape(8, 8) % 2 == 0
         >>> y = grid.to_dataarray(keep * 1.5, "y")
         >>> posterior = invdiff.reconstruct(y, Mask(grid, keep), prior, seed=0, noise_std=0.5)
