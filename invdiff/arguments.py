@@ -16,16 +16,16 @@ __all__ = ["as_integer", "as_integers", "as_number"]
 def as_integer(name: str, value: object, *, least: int | None = None) -> int:
     """``value`` as a Python int, exactly.
 
-    Integers of numpy and torch are accepted; booleans and floating-point numbers are not, whole
-    or otherwise, because ``seed=1.5`` must not become 1.
+    Integers of numpy and torch are accepted. Booleans and floating-point numbers are not, even if
+    they are whole, because ``seed=1.5`` must not become 1.
 
     Args:
-        name: of the argument, for the message.
-        value: what the caller passed.
-        least: smallest value allowed; None for any.
+        name: Name of the argument, for the message.
+        value: Value that the caller passed.
+        least: Smallest value that is allowed; None for any.
 
     Raises:
-        InputError: not an integer, or smaller than ``least``.
+        InputError: The value is not an integer, or is smaller than ``least``.
 
     >>> as_integer("seed", np.int64(3))
     3
@@ -46,21 +46,26 @@ def as_integer(name: str, value: object, *, least: int | None = None) -> int:
             f"{name} is too small",
             got=whole,
             expected=f"an integer >= {least}",
-            hint=f"Use {least} or more, or leave it to its default.",
+            hint=f"Use {least} or more, or omit it for the default.",
         )
     return whole
 
 
 def as_integers(name: str, values: Sequence[object], *, least: int | None = None) -> list[int]:
-    """Each of the values by :func:`as_integer`."""
+    """Each of the values as a Python int, by :func:`as_integer`."""
     return [as_integer(name, value, least=least) for value in values]
 
 
 def as_number(name: str, value: object, *, above: float = 0.0) -> float:
     """``value`` as a finite Python float larger than ``above``.
 
+    Args:
+        name: Name of the argument, for the message.
+        value: Value that the caller passed.
+        above: Bound that the value must exceed.
+
     Raises:
-        InputError: not a real number, not finite, or not above.
+        InputError: The value is not a real number, not finite, or not larger than ``above``.
 
     >>> as_number("scale", np.float32(0.5))
     0.5
@@ -76,6 +81,6 @@ def as_number(name: str, value: object, *, above: float = 0.0) -> float:
             f"{name} is out of range",
             got=repr(value),
             expected=f"a finite number > {above:g}",
-            hint="Check its sign and units, or leave it to its default.",
+            hint="Check its sign and units, or omit it for the default.",
         )
     return number

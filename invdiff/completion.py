@@ -1,4 +1,4 @@
-"""Operators of any origin, completed by what they leave out."""
+"""Operators completed by defaults for their optional parts."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LINEAR_PARTS = ("adjoint", "gram", "gram_spectrum", "is_circulant")
 
 
 def declares_linear(operator: Operator) -> bool:
-    """Whether an operator says that it is linear: by ``is_linear``, or by having an adjoint."""
+    """Whether an operator declares that it is linear: by ``is_linear``, or by having an adjoint."""
     declared = getattr(operator, "is_linear", None)
     return hasattr(operator, "adjoint") if declared is None else bool(declared)
 
@@ -28,10 +28,10 @@ def completed(operator: Operator) -> CompleteOperator:
     """The operator with its optional parts filled in, or itself where nothing is missing.
 
     Args:
-        operator: with ``domain``, ``range`` and a call; see `invdiff.protocols.Operator`.
+        operator: Object with ``domain``, ``range`` and a call; see `invdiff.protocols.Operator`.
 
     Raises:
-        InputError: an object that is not an operator; the message names what is missing.
+        InputError: The object is not an operator; the message names what is expected.
     """
     missing = [name for name in ("domain", "range") if not hasattr(operator, name)]
     if isinstance(operator, type) or missing or not callable(operator):
@@ -59,7 +59,7 @@ def _has(operator: Operator, part: str) -> bool:
 
 
 class _Completed:
-    """An operator, and defaults for the parts that it does not have."""
+    """An operator with defaults for the optional parts that it lacks."""
 
     def __init__(self, operator: Operator) -> None:
         self._operator = operator
@@ -75,7 +75,7 @@ class _Completed:
 
     @property
     def settings(self) -> Mapping[str, object]:
-        """What identifies it: the operator itself."""
+        """The operator itself, which identifies the completed one."""
         return {"operator": self._operator}
 
     @property
@@ -89,7 +89,7 @@ class _Completed:
         return self.range.size if self.measured is None else int(self.measured.sum())
 
     def adjoint(self, y: Tensor) -> Tensor:
-        """The operator's own, or the vector-Jacobian product, which is the adjoint of ``A``."""
+        """The operator's own adjoint, or else the vector-Jacobian product, which equals it."""
         if isinstance(self._operator, LinearOperator):
             return self._operator.adjoint(y)
         with torch.inference_mode(False), torch.enable_grad():
@@ -111,13 +111,13 @@ class _Completed:
         return bool(getattr(self._operator, "is_circulant", False))
 
     def to(self, device: torch.device | str) -> _Completed:
-        """With the operator on another device, if it can be moved."""
+        """A copy whose operator is on another device, if the operator can be moved."""
         move: Any = getattr(self._operator, "to", None)
         return self if move is None else type(self)(move(device))
 
 
 class _Rescaled(_Completed):
-    """``factor A``, for a noise law that is stated in the units of the data."""
+    """The operator ``factor A``, for a noise law that is stated in the units of the data."""
 
     def __init__(self, operator: Operator, factor: float) -> None:
         super().__init__(completed(operator))
@@ -145,16 +145,16 @@ class _Rescaled(_Completed):
         return None if spectrum is None else self.factor**2 * spectrum
 
     def to(self, device: torch.device | str) -> _Completed:
-        """With the operator on another device, if it can be moved."""
+        """A copy whose operator is on another device, if the operator can be moved."""
         return _Rescaled(super().to(device)._operator, self.factor)
 
 
 def rescaled(operator: Operator, factor: float) -> CompleteOperator:
-    """``factor A``; the operator itself where the factor is one.
+    """The operator ``factor A``; the operator itself where the factor is one.
 
     Args:
-        operator: any.
-        factor: positive.
+        operator: Any forward operator.
+        factor: Positive factor.
     """
     complete = completed(operator)
     return complete if factor == 1 else cast(CompleteOperator, _Rescaled(complete, factor))

@@ -37,10 +37,10 @@ class InvdiffError(Exception):
     """Root of all errors raised on purpose by invdiff.
 
     Args:
-        what: what is wrong, in one clause.
-        got: the offending value or a description of it.
-        expected: what would have been accepted.
-        hint: what the caller can do about it.
+        what: What is wrong, in one clause.
+        got: The offending value or a description of it.
+        expected: What would have been accepted.
+        hint: What the caller can do about it.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""The labelled space that a field lives on, and the only bridge between xarray and torch."""
+"""The labelled grid that a field lives on, and the conversion between xarray and torch."""
 
 from __future__ import annotations
 
@@ -86,17 +86,17 @@ class Grid:
 
     @property
     def size(self) -> int:
-        """Number of points."""
+        """Number of points of the grid."""
         return math.prod(self.shape)
 
     @property
     def ndim(self) -> int:
-        """Number of axes."""
+        """Number of axes of the grid."""
         return len(self.shape)
 
     @property
     def is_complex(self) -> bool:
-        """Whether the field is complex."""
+        """Whether fields on this grid are complex."""
         return self.dtype.is_complex
 
     @property
@@ -110,9 +110,11 @@ class Grid:
 
     @classmethod
     def from_dataarray(cls, array: xr.DataArray) -> Grid:
-        """Grid of a DataArray: its dims, coords, dtype and ``units`` attribute.
+        """The grid of a DataArray: its dims, coords, dtype and ``units`` attribute.
 
-        Integers are refused rather than cast: say what they mean first.
+        Raises:
+            InputError: The argument is not a DataArray.
+            DTypeError: The values are not floating-point numbers; integers are not cast.
         """
         check_dataarray(array, "the field")
         try:
@@ -133,16 +135,20 @@ class Grid:
         return cls(dims, array.shape, dtype, coords, str(array.attrs.get("units", "1")))
 
     def to_tensor(self, array: xr.DataArray, *, name: str = "the variable") -> Tensor:
-        """Values of a DataArray on this grid, as a tensor ``(*shape)``, axes put in order.
+        """Values of a DataArray as a tensor ``(*shape)``, with the axes in the order of the grid.
 
         Values are converted to the byte order of the machine. Coordinates may differ from the
         grid's by a hundredth of its smallest step, as those stored in single precision do.
 
+        Args:
+            array: DataArray on this grid, in any order of its dims.
+            name: Name of the variable, for messages.
+
         Raises:
-            InputError: something other than a DataArray.
-            ShapeError: dims, sizes or coordinates that are not this grid's.
-            DTypeError: real values for a complex grid or the reverse.
-            NonFiniteError: NaN or Inf among the values.
+            InputError: The argument is not a DataArray.
+            ShapeError: Its dims, sizes or coordinates are not those of the grid.
+            DTypeError: It is real and the grid complex, or the reverse.
+            NonFiniteError: It holds NaN or Inf.
         """
         check_dataarray(array, name)
         if set(map(str, array.dims)) != set(self.dims):
@@ -183,7 +189,14 @@ class Grid:
         leading: Mapping[str, Sequence[int] | np.ndarray] | None = None,
         attrs: Mapping[str, object] | None = None,
     ) -> xr.DataArray:
-        """A tensor ``(*leading, *shape)`` as a DataArray with this grid's labels."""
+        """A tensor ``(*leading, *shape)`` as a DataArray with this grid's labels.
+
+        Args:
+            values: Tensor on any device.
+            name: Name of the DataArray.
+            leading: Coordinates of the leading axes by name, such as ``{"realization": [0, 1]}``.
+            attrs: Attributes in addition to ``units``.
+        """
         import xarray as xr
 
         leading = dict(leading or {})
@@ -206,15 +219,16 @@ class Grid:
         return x[:, None] if self.ndim == 2 else x
 
     def from_channels(self, channels: Tensor) -> Tensor:
-        """Inverse of :meth:`to_channels`.
+        """The inverse of :meth:`to_channels`: a field ``(batch, *shape)`` of channels.
 
         Raises:
-            ShapeError: a tensor that is no field of this grid in that layout.
+            ShapeError: The tensor does not have the shape of a field of this grid in channel
+                layout.
         """
         leading = (2,) if self.is_complex else (1,) if self.ndim == 2 else ()
         if tuple(channels.shape[1:]) != leading + self.shape:
             raise ShapeError(
-                f"not a field of {self.dims} in channel layout",
+                f"the tensor is not a field of {self.dims} in channel layout",
                 got=f"shape {tuple(channels.shape)}",
                 expected=f"(batch, {', '.join(map(str, leading + self.shape))})",
             )
@@ -224,15 +238,17 @@ class Grid:
         return channels[:, 0] if leading else channels
 
     def check(self, x: Tensor, *, name: str = "input") -> None:
-        """Refuse what is not a field of this grid.
+        """Refuse a tensor that is not a batch of fields on this grid.
 
         Args:
-            x: ``(batch, *shape)``, real or complex as the grid, of any precision.
-            name: of the field, for the message.
+            x: Tensor that should be ``(batch, *shape)``, real or complex as the grid, of any
+                precision.
+            name: Name of the tensor, for the message.
 
         Raises:
-            DTypeError: not a tensor, or real where the grid is complex, or the reverse.
-            ShapeError: another shape.
+            ShapeError: The shape is not ``(batch, *shape)``.
+            DTypeError: The argument is not a tensor, or is real and the grid complex, or the
+                reverse.
         """
         if not isinstance(x, Tensor):
             raise DTypeError(
@@ -257,7 +273,7 @@ class Grid:
 
 
 def _check_coordinate(dim: str, values: np.ndarray, expected: np.ndarray, *, name: str) -> None:
-    """Raise ShapeError unless a coordinate is the grid's, to a hundredth of its smallest step."""
+    """Refuse a coordinate that is not the grid's, to a hundredth of its smallest step."""
     if np.array_equal(values, expected):
         return
     is_number = values.dtype.kind in "iuf" and expected.dtype.kind in "iuf"
@@ -270,7 +286,7 @@ def _check_coordinate(dim: str, values: np.ndarray, expected: np.ndarray, *, nam
         if bool((difference <= _COORDINATE_TOLERANCE * step).all()):
             return
         at = int(np.nanargmax(difference))
-        got = f"{values[at]} at number {at}"
+        got = f"{values[at]} at index {at}"
         wanted = f"{expected[at]}; the largest difference is {difference[at]:.6g}"
         hint = (
             f"Interpolate the data onto the operator's grid; {_COORDINATE_TOLERANCE:g} of its step,"
@@ -282,16 +298,16 @@ def _check_coordinate(dim: str, values: np.ndarray, expected: np.ndarray, *, nam
 
 
 def check_dataarray(array: object, name: str) -> None:
-    """Refuse what is not a DataArray.
+    """Refuse an object that is not a DataArray.
 
     Raises:
-        InputError: with the call that makes a DataArray of what was passed.
+        InputError: The message shows the call that makes a DataArray of what was passed.
     """
     import xarray as xr
 
     if isinstance(array, xr.DataArray):
         return
-    hint = 'Label it: operator.range.to_dataarray(torch.as_tensor(values), "data").'
+    hint = 'Add labels: operator.range.to_dataarray(torch.as_tensor(values), "data").'
     if isinstance(array, xr.Dataset):
         hint = f"Choose one of its variables, {sorted(map(str, array.data_vars))}."
     raise InputError(
@@ -303,11 +319,14 @@ def check_dataarray(array: object, name: str) -> None:
 
 
 def check_finite(values: Tensor, name: str) -> None:
-    """Raise NonFiniteError unless all values are finite.
+    """Refuse values that are not finite.
 
     Args:
-        values: real or complex.
-        name: of the values, for the message.
+        values: Real or complex tensor.
+        name: Name of the values, for the message.
+
+    Raises:
+        NonFiniteError: There is NaN or Inf among the values.
     """
     if not torch.isfinite(values).all():
         n_bad = int((~torch.isfinite(values)).sum())
@@ -315,5 +334,5 @@ def check_finite(values: Tensor, name: str) -> None:
             f"{name} holds NaN or Inf",
             got=f"{n_bad} of {values.numel()} values",
             expected="finite values",
-            hint="Repair them, or set them to zero and leave them out of the mask.",
+            hint="Replace them, or set them to zero and exclude them from the mask.",
         )

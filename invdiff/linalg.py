@@ -1,9 +1,4 @@
-"""Krylov methods batched over the first axis, for real or complex, Hermitian operators.
-
-Members are solved side by side and independently: one that has converged is frozen, so its result
-does not depend on the company it keeps. Inner products are ``Re <a, b>``, which also covers
-operators on complex fields that are only real-linear (Jacobians of networks).
-"""
+"""Krylov methods batched over the first axis, for Hermitian operators on real or complex fields."""
 
 from __future__ import annotations
 
@@ -23,12 +18,18 @@ __all__ = [
 ]
 
 Apply = Callable[[Tensor], Tensor]
-_SPAN = 4  # least number of iterations over which the fall of an error's energy is seen
-_SAFETY = 1.5**2  # of what is extrapolated from it
+_SPAN = 4  # least number of iterations over which the fall of an error's energy is measured
+_SAFETY = 1.5**2  # factor on the energy that is extrapolated from it
 
 
 class Solution(NamedTuple):
-    """Result of a solve: ``x``, iterations done, final ``|r|_M / |b|_M``, ``(batch,)``."""
+    """Result of a solve.
+
+    Attributes:
+        x: Solution, ``(batch, *)``.
+        iterations: Number of iterations done.
+        residual: Final relative residual ``|r|_M / |b|_M`` of each member, ``(batch,)``.
+    """
 
     x: Tensor
     iterations: int
@@ -77,22 +78,29 @@ def conjugate_gradient(
 ) -> Solution:
     """Solve ``K x = b`` for a Hermitian positive-definite ``K`` (Hestenes & Stiefel 1952).
 
-    The error ``e`` has the energy ``<e, K e> = <r, K^-1 r>``, whose root is its energy norm. Three
-    figures tell of it: ``|r|^2``, which bounds it where ``K >= I``; ``|r|_M^2 = <r, M r>`` with the
-    preconditioner ``M``, which falls short of it wherever ``M`` is a poor guess of ``K^-1``; and
-    how fast it has fallen of late, which the coefficients of the iteration give exactly (Strakos &
-    Tichy 2002, Electron. Trans. Numer. Anal. 13, 56-80).
+    Members are solved next to each other and independently: one that has converged is frozen, so
+    that its result does not depend on the others. Inner products are ``Re <a, b>``, which also
+    covers operators on complex fields that are only real-linear, such as Jacobians of networks.
+
+    The error ``e`` has the energy ``<e, K e> = <r, K^-1 r>``, the square of its energy norm. It is
+    estimated by ``|r|^2``, an upper bound where ``K >= I``; by ``|r|_M^2 = <r, M r>`` with the
+    preconditioner ``M``, which is too low where ``M`` is a poor approximation of ``K^-1``; and by
+    its recent decrease, which the coefficients of the iteration give exactly (Strakos & Tichy 2002,
+    Electron. Trans. Numer. Anal. 13, 56-80).
+
+    Cost: one application of ``K`` and one of the preconditioner per iteration.
 
     Args:
-        apply: ``K``, on ``(batch, *)``.
-        b: right-hand sides ``(batch, *)``.
-        precondition: an approximation of ``K^-1``, Hermitian positive definite.
-        rtol: stop a member when ``|r|_M <= rtol |b|_M``,
-        atol: or when the energy norm of its error is at most this: when ``|r| <= atol``, or both
-            other figures say so.
-        max_iterations: stop all.
+        apply: Applies ``K`` to fields ``(batch, *)``.
+        b: Right-hand sides, ``(batch, *)``.
+        precondition: Applies an approximation of ``K^-1``, Hermitian positive definite; None for
+            the identity.
+        rtol: A member stops when ``|r|_M <= rtol |b|_M``.
+        atol: A member also stops when the energy norm of its error is at most this: when
+            ``|r| <= atol``, or when both other estimates are.
+        max_iterations: Number of iterations after which all members stop.
     """
-    # Updates are made in place on real views of private copies: half the cost of complex ones.
+    # Updates are made in place on real views of copies, at half the cost of complex ones.
     x, r = torch.zeros_like(b), b.clone()
     z = precondition(r) if precondition else r
     p = z.clone()
@@ -121,7 +129,7 @@ def conjugate_gradient(
 
 
 def _energy_left(falls: list[Tensor], *, like: Tensor) -> Tensor:
-    """Energy of the error, from how it fell in two spans of iterations: as if geometrically."""
+    """Energy of the error, extrapolated geometrically from two spans of iterations."""
     span = max(_SPAN, len(falls) // 4)
     if len(falls) < 2 * span:
         return torch.full_like(like, torch.inf)
@@ -135,13 +143,14 @@ def lanczos(
 ) -> Tensor:
     """``f(K) v`` for a Hermitian ``K`` by Lanczos with full reorthogonalisation.
 
-    ``f(K) v ~ |v| V f(T) e_1`` with ``T = V^H K V`` tridiagonal (Druskin & Knizhnerman 1989).
+    ``f(K) v ~ |v| V f(T) e_1`` with ``T = V^H K V`` tridiagonal (Druskin & Knizhnerman 1989). Cost:
+    one application of ``K`` per iteration, and memory for ``iterations`` vectors.
 
     Args:
-        apply: ``K``.
-        v: ``(batch, *)``.
-        function: applied to the eigenvalues of ``T``, ``(batch, k)``.
-        iterations: size of the Krylov space.
+        apply: Applies ``K`` to fields ``(batch, *)``.
+        v: Vectors, ``(batch, *)``.
+        function: Function ``f`` of the eigenvalues of ``T``, ``(batch, k)``.
+        iterations: Dimension of the Krylov space.
     """
     norm = _dot(v, v).sqrt()
     tiny = torch.finfo(norm.dtype).tiny
@@ -151,7 +160,7 @@ def lanczos(
     scale, exhausted = torch.zeros_like(norm), norm == 0
     for k in range(iterations):
         w = apply(basis[-1])
-        # Null vectors take a value that K has, so that the function is defined there.
+        # Null vectors get an eigenvalue in the range of K, so that the function is defined there.
         quotient = _dot(basis[-1], w)
         filler = diagonal[0] if diagonal else torch.ones_like(quotient)
         diagonal.append(torch.where(exhausted, filler, quotient))

@@ -17,7 +17,7 @@ __all__ = ["Needs", "TermMethod", "able", "registered", "require", "suits", "war
 
 
 class Needs(Flag):
-    """What a method needs of every term."""
+    """Properties that a method needs of every term."""
 
     NOTHING = 0
     LINEAR = auto()
@@ -60,8 +60,8 @@ class TermMethod:
 
 
 def registered(kind: str) -> list[type[TermMethod]]:
-    """All concrete methods of a kind, a user's own among them, by name."""
-    # Refusals list methods that nobody has imported yet; a plain import would be circular.
+    """All concrete methods of a kind by name, including those that users define."""
+    # Refusals also list methods that are not imported yet; a plain import would be circular.
     import_module("invdiff.conditioning")
     import_module("invdiff.samplers")
     found = {cls for cls in _subclasses(TermMethod) if cls.kind == kind}
@@ -89,7 +89,7 @@ def require(method: TermMethod, terms: Sequence[Term]) -> None:
     """Refuse terms that ``method`` cannot use.
 
     Raises:
-        UnsupportedError: with what is missing, and the list of methods that can use the terms.
+        UnsupportedError: The message names what is missing and the methods that can use the terms.
     """
     for term in terms:
         missing = _missing(term, method.needs)
@@ -105,16 +105,16 @@ def require(method: TermMethod, terms: Sequence[Term]) -> None:
 
 
 def warn_if_narrow(*methods: object) -> None:
-    """Warn of methods that are known to draw too narrow ensembles.
+    """Warn of methods whose ensembles are known to be too narrow.
 
     Warns:
-        CalibrationWarning: with the reason, and what to use instead.
+        CalibrationWarning: The message gives the reason, and what to use instead.
     """
     for method in methods:
         reason = getattr(method, "narrow", "")
         if reason:
             warnings.warn(
-                f"{method!r} is known to misjudge the spread, mostly as too narrow: {reason}. "
+                f"{method!r} is known to give a wrong spread, mostly too narrow: {reason}. "
                 "Leave sampler and conditioning out for the default, whose spread was checked.",
                 CalibrationWarning,
                 stacklevel=3,
@@ -124,7 +124,7 @@ def warn_if_narrow(*methods: object) -> None:
 def _missing(term: Term, needs: Needs) -> Needs:
     """Which of the needs a term does not meet."""
     if not isinstance(term, Likelihood):
-        # A penalty or a classifier has no operator or noise to be evaluated, but a gradient.
+        # A penalty or a classifier has a gradient, but no operator or noise.
         return needs & Needs.LIKELIHOOD
     missing = Needs.NOTHING
     if not term.is_linear:

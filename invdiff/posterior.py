@@ -1,4 +1,4 @@
-"""Posterior: a prior times terms. It is a prior again, so any sampler draws from it."""
+"""The posterior: a prior times terms, which is a prior again."""
 
 from __future__ import annotations
 
@@ -20,18 +20,41 @@ __all__ = ["Posterior", "check_prior"]
 
 
 class Posterior(BasePrior):
-    """``p(x_0 | y) ~ p(x_0) prod_i exp(term_i(x_0))``.
+    """The posterior ``p(x_0 | y)``, proportional to ``p(x_0) prod_i exp(term_i(x_0))``.
+
+    It is a prior again, so that any sampler draws from it. Its moments ``E[x_0 | x_t, y]`` and
+    ``Cov[x_0 | x_t, y]`` are those of the Gaussian that the conditioning makes of the prior's
+    moments given ``x_t`` and the terms. By default that is `MomentMatching` for linear Gaussian
+    data and `Laplace` for others.
+
+    Assumptions: exact moments for Gaussian priors and linear Gaussian data; otherwise those of the
+    conditioning. Cost: one network pass per evaluation and member, and what the conditioning takes.
 
     Args:
-        prior: any prior, also another posterior.
-        terms: likelihoods and other differentiable log-densities; none leaves the prior as it is.
-        conditioning: how ``E[x_0 | x_t]`` becomes ``E[x_0 | x_t, y]``; left out, the one that
-            suits the terms, or the sampler's own way.
+        prior: Prior of the fields, which may be another posterior.
+        terms: Likelihoods and other differentiable log-densities; without any the posterior is the
+            prior.
+        conditioning: How ``E[x_0 | x_t]`` becomes ``E[x_0 | x_t, y]``. None to choose by the terms,
+            or for samplers that use the terms directly.
 
     Raises:
-        ShapeError: a likelihood whose operator lives on another grid than the prior.
-        UnsupportedError: terms that the conditioning cannot use, or objects that are not a prior,
-            terms or a conditioning.
+        ShapeError: The operator of a likelihood lives on another grid than the prior.
+        UnsupportedError: The conditioning cannot use a term, or an object is not a prior, term or
+            conditioning.
+
+    Example:
+        >>> import torch
+        >>> from invdiff import Gaussian, Grid, Posterior
+        >>> from invdiff.operators import Identity
+        >>> from invdiff.priors import StationaryGaussianPrior
+        >>> grid = Grid(("x",), (4,))
+        >>> prior = StationaryGaussianPrior(grid, torch.zeros(4), torch.ones(4))  # N(0, 1)
+        >>> y = torch.full((4,), 2.0)
+        >>> posterior = Posterior(prior, Gaussian(y, Identity(grid), 1.0))  # N(1, 1/2)
+        >>> x_t, t = torch.zeros(1, 4), torch.tensor(1000.0)  # noise that hides the field
+        >>> mean, covariance = posterior.moments(x_t, t)
+        >>> mean[0, 0], covariance(torch.ones(1, 4))[0, 0]
+        (tensor(1.0000), tensor(0.5000))
     """
 
     def __init__(
@@ -42,7 +65,7 @@ class Posterior(BasePrior):
             inner: Posterior = prior
             prior, terms = inner.prior, (*inner.terms, *terms)
         _check_terms(terms)
-        # Quadratic terms are data of their statistic, and more than a gradient is known of them.
+        # Quadratic terms are data of their statistic, which have more than a gradient.
         terms = tuple(
             term.likelihood(prior.grid) if isinstance(term, QuadraticTerm) else term
             for term in terms
@@ -69,10 +92,10 @@ class Posterior(BasePrior):
 
     @cached_property
     def method(self) -> Conditioning:
-        """The conditioning, chosen by the terms if none was given.
+        """The conditioning: the given one, or the one chosen by the terms.
 
         Raises:
-            UnsupportedError: terms that no conditioning can use, such as black boxes.
+            UnsupportedError: No conditioning can use the terms, such as those of black boxes.
         """
         if self.conditioning is not None:
             return self.conditioning
@@ -83,33 +106,32 @@ class Posterior(BasePrior):
         return chosen
 
     def __repr__(self) -> str:
-        """Prior, terms and conditioning."""
         parts = ", ".join(map(repr, (self.prior, *self.terms)))
         return f"Posterior({parts}, conditioning={self.conditioning!r})"
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
-        """``E[x_0 | x_t, y]`` and ``Cov[x_0 | x_t, y]``."""
+        """``E[x_0 | x_t, y]``, ``(batch, *grid.shape)``, and ``Cov[x_0 | x_t, y]``."""
         if not self.terms:
             return self.prior.moments(x_t, t)
         update = self.update(x_t, t)
         return update.posterior_mean(), update.posterior_covariance()
 
     def draw(self, x_t: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
-        """One ``x_0`` a member given ``x_t`` and the data."""
+        """One ``x_0`` per member given ``x_t`` and the data, ``(batch, *grid.shape)``."""
         if not self.terms:
             return self.prior.draw(x_t, t, noise)
         return self.update(x_t, t).draw(self.grid, noise)
 
     def update(self, x_t: Tensor, t: Tensor) -> Update:
-        """The Gaussian that stands for ``p(x_0 | x_t, y)``."""
+        """The Gaussian that approximates ``p(x_0 | x_t, y)``."""
         return self.method.update(self.prior, self.terms, x_t, t=t)
 
 
 def check_prior(prior: object) -> None:
-    """Refuse what is not a prior.
+    """Refuse an object that is not a prior.
 
     Raises:
-        UnsupportedError: an object without ``moments``; the message says what was meant.
+        UnsupportedError: The object has no ``moments``; the message states what was probably meant.
     """
     if isinstance(prior, type) or not callable(getattr(prior, "moments", None)):
         hint = "Load one with invdiff.load_prior(name, grid=operator.domain)."

@@ -1,4 +1,4 @@
-"""The small protocols that everything else is written against; nothing has to inherit from them."""
+"""The protocols of operators, priors, terms and samplers; classes need not inherit from them."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Operator(Protocol):
     ``gram(x)``             ``A^H A x``                          ``adjoint(A(x))``
     ``gram_spectrum``       diagonal of ``F A^H A F^H``, real,   None: solves are preconditioned
                             ``domain.shape``, torch.fft order    without it
-    ``is_circulant``        ``A^H A`` is that diagonal alone     False
+    ``is_circulant``        that diagonal is all of ``A^H A``    False
     ``measured``            booleans over the range              None: all values are measured
     ``n_data``              number of measured values            counted from ``measured``
     ``is_differentiable``   torch can differentiate the call     True
@@ -71,7 +71,7 @@ class Operator(Protocol):
 
 @runtime_checkable
 class LinearOperator(Operator, Protocol):
-    """A linear operator: one that has its adjoint under ``<a, b> = sum conj(a) b``."""
+    """A linear operator: one with an adjoint under the inner product ``<a, b> = sum conj(a) b``."""
 
     def adjoint(self, y: Tensor) -> Tensor:
         """``A^H y``: ``(batch, *range.shape)`` to ``(batch, *domain.shape)``."""
@@ -79,9 +79,9 @@ class LinearOperator(Operator, Protocol):
 
 
 class CompleteOperator(LinearOperator, Protocol):
-    """An operator with every optional part in place; see :class:`Operator` for their meaning.
+    """An operator with all optional parts; see :class:`Operator` for their meaning.
 
-    ``adjoint``, ``gram`` and the spectrum may be used where ``is_linear`` alone.
+    ``adjoint``, ``gram`` and ``gram_spectrum`` may be used only where ``is_linear`` is true.
     """
 
     is_linear: bool
@@ -89,42 +89,42 @@ class CompleteOperator(LinearOperator, Protocol):
 
     @property
     def n_data(self) -> int:
-        """Number of measured values in the range: the terms of a chi-square."""
+        """Number of measured values in the range: the number of terms of a chi-square."""
         ...
 
     @property
     def measured(self) -> Tensor | None:
-        """Booleans over the range: which values are measured; None for all."""
+        """Booleans over the range that mark the measured values; None if all are measured."""
         ...
 
     def gram(self, x: Tensor) -> Tensor:
-        """``A^H A x``, ``(batch, *domain.shape)``."""
+        """``A^H A x``, ``(batch, *domain.shape)``, of fields of the same shape."""
         ...
 
     @property
     def gram_spectrum(self) -> Tensor | None:
-        """Diagonal of ``F A^H A F^H``, real, ``domain.shape``; None where it is not known."""
+        """Diagonal of ``F A^H A F^H``, real, ``(*domain.shape)``; None where it is not known."""
         ...
 
     @property
     def is_circulant(self) -> bool:
-        """Whether ``A^H A`` is diagonal in the DFT, so that ``gram_spectrum`` is all of it."""
+        """Whether ``A^H A`` is diagonal in the DFT, so that ``gram_spectrum`` determines it."""
         ...
 
 
 @runtime_checkable
 class Prior(Protocol):
-    """What is known of a field before data: a denoiser that also knows its spread.
+    """What is known of a field before the data: a denoiser that also gives its uncertainty.
 
     A class that derives from :class:`BasePrior` writes ``grid``, ``schedule`` and ``moments``, and
-    has the rest. Optional members of any prior:
+    inherits the rest. Optional members of any prior:
 
     ====================  ======================================  ================================
     member                meaning                                 where it is missing
     ====================  ======================================  ================================
     ``on(grid)``          the same prior on another grid          it must be built for the grid
-    ``to(device)``        the same prior on another device        it stays where it is
-    ``card``              what it was trained on: name, data,     results name its repr
+    ``to(device)``        the same prior on another device        it stays where it is ``card``
+    what it was trained on: name, data,     results name its repr
                           licence, ``sha256`` of the weights
     ``settings``          what an :func:`invdiff.run_state.       its attributes
                           identity` is made of
@@ -143,13 +143,15 @@ class Prior(Protocol):
 
     @property
     def needs_grad(self) -> bool:
-        """Whether its moments differentiate inside, so that torch's inference mode is excluded."""
+        """Whether its moments use torch's differentiation, which excludes the inference mode."""
         ...
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
-        """``E[x_0 | x_t]`` and ``Cov[x_0 | x_t]``, for the price of one network pass.
+        """``E[x_0 | x_t]`` and ``Cov[x_0 | x_t]``, for one network pass per member.
 
-        ``x_t`` is ``(batch, *grid.shape)``, ``t`` a scalar.
+        Args:
+            x_t: Noisy fields, ``(batch, *grid.shape)``.
+            t: Time of the noisy fields, a scalar.
         """
         ...
 
@@ -164,8 +166,8 @@ class Prior(Protocol):
     def draw(self, x_t: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
         """One ``x_0`` per member, ``(batch, *grid.shape)``, from ``p(x_0 | x_t)``.
 
-        By default from the Gaussian with these moments. Samplers use it wherever they draw, so a
-        prior that knows better overrides it.
+        By default a draw from the Gaussian with the moments. Samplers use it wherever they draw, so
+        that a prior with a better approximation of ``p(x_0 | x_t)`` overrides it.
         """
         ...
 
@@ -221,18 +223,23 @@ class BasePrior(ABC):
 
 
 class Term(Protocol):
-    """A differentiable log-density on fields: a likelihood, a penalty, a classifier."""
+    """A differentiable log-density on fields: a likelihood, a penalty or a classifier."""
 
     def log_prob(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Log-density up to a constant, ``(batch,)``."""
+        """Log-density of clean fields up to a constant, ``(batch,)``.
+
+        Args:
+            x_0: Clean fields, ``(batch, *grid.shape)``.
+            x_t: Noisy fields, for terms that depend on them.
+            t: Time of the noisy fields, a scalar.
+        """
         ...
 
 
 class Sampler(Protocol):
     """Draws members of a posterior, one step at a time; see `invdiff.samplers.base`.
 
-    ``model`` is always an `invdiff.posterior.Posterior`, possibly without terms: then it is its
-    prior.
+    ``model`` is always an `invdiff.posterior.Posterior`; for a prior it has no terms.
     """
 
     @property
@@ -242,12 +249,12 @@ class Sampler(Protocol):
 
     @property
     def couples_members(self) -> bool:
-        """Whether members depend on each other: the unit of work is then the whole ensemble."""
+        """Whether members depend on each other, so that the whole ensemble is the unit of work."""
         ...
 
     @property
     def needs_grad(self) -> bool:
-        """Whether it differentiates, so that torch's inference mode is excluded."""
+        """Whether it uses torch's differentiation, which excludes the inference mode."""
         ...
 
     def check(self, model: Any) -> None:
@@ -257,16 +264,16 @@ class Sampler(Protocol):
     def init(
         self, model: Any, noise: NoiseField, realizations: Sequence[int], *, device: torch.device
     ) -> Any:
-        """State before the first step."""
+        """The state before the first step."""
         ...
 
     def step(self, model: Any, noise: NoiseField, state: Any) -> Any:
-        """State after one more step; a pure function."""
+        """The state after one more step; a pure function of its arguments."""
         ...
 
 
 class WaveOperator(Protocol):
-    """An operator of several shots, as inversions ask for; `invdiff.operators.seismic.Acoustic`."""
+    """An operator with several shots, as `invdiff.operators.seismic.Acoustic`."""
 
     domain: Grid
     bounds: tuple[float, float]
@@ -277,11 +284,11 @@ class WaveOperator(Protocol):
         ...
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Data ``(batch, shot, receiver, time)``: one solve a model and shot."""
+        """Data ``(batch, shot, receiver, time)`` of models: one solve per model and shot."""
         ...
 
     def misfit_and_gradient(self, x: Tensor, y: Tensor, *, misfit: Any) -> tuple[Tensor, Tensor]:
-        """Misfits ``(batch,)`` and gradients: a forward and an adjoint solve a model and shot."""
+        """Misfits ``(batch,)`` and gradients, by a forward and an adjoint solve per shot."""
         ...
 
     def shots(self, indices: Sequence[int]) -> WaveOperator:
@@ -297,18 +304,19 @@ class WaveOperator(Protocol):
 class Problem:
     """An inverse problem without its prior, ready for a verb: ``y = A(x) + noise``.
 
-    Builders such as `invdiff.operators.mri.cartesian_problem` make it of what a file holds.
+    Builders such as `invdiff.operators.mri.cartesian_problem` make one of the contents of a file.
 
     Args:
-        operator: the forward operator ``A``.
-        data: ``y``, of shape ``operator.range.shape``.
-        noise_std: standard deviation of the noise, in the units of ``data``; for complex data
+        operator: Forward operator ``A``.
+        data: Data ``y``, of shape ``operator.range.shape``.
+        noise_std: Standard deviation of the noise, in the units of ``data``; for complex data
             ``E|n|^2 = noise_std^2``.
-        scale: units of ``data`` in which the field has the prior's units.
-        weights: of the data, broadcastable to them; 0 leaves a value out. None weights all alike.
-        start: starting model on ``operator.domain``, for `invdiff.invert`.
-        notes: what the builder found in the file and did about it, such as
-            ``{"dead_traces": 3}``: the verbs store these as attributes ``invdiff_<key>``.
+        scale: Units of ``data`` in which the field has the prior's units.
+        weights: Weights of the data, broadcastable to them; 0 leaves a value out. None weights all
+            alike.
+        start: Starting model on ``operator.domain``, for `invdiff.invert`.
+        notes: What the builder found in the file and did about it, such as ``{"dead_traces": 3}``:
+            the verbs store these as attributes ``invdiff_<key>``.
     """
 
     operator: Operator

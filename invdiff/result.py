@@ -1,4 +1,4 @@
-"""Results of the verbs: the labelled ensemble, its statistics, provenance and fit to the data."""
+"""The Dataset that the verbs return: the labelled ensemble, its statistics and its provenance."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ __all__ = ["ensemble_dataset", "fit_verdict", "provenance", "warn_of_misfit"]
 
 Attribute = str | int | float
 
-_FAR = 1.25  # a misfit beyond this, or below its inverse, is told in a warning
-_N_SIGMA = 4  # unless it is within so many standard deviations of a chi-square
+_FAR = 1.25  # a misfit beyond this, or below its inverse, causes a warning
+_N_SIGMA = 4  # unless it is within this number of standard deviations of a chi-square
 
 
 def ensemble_dataset(
@@ -38,14 +38,15 @@ def ensemble_dataset(
     """The Dataset that every verb returns.
 
     Args:
-        members: fields ``(realization, *grid.shape)``.
-        misfit: normalised data misfit of each, ``(realization,)``.
-        grid: labels and units of the fields.
-        numbers: of the realizations.
-        name: of the variable that holds the members.
-        long_name: of that variable.
-        weight: of each member in mean and std, summing to one; None for equal weights.
-        attrs: of the Dataset.
+        members: Fields of the members, ``(realization, *grid.shape)``.
+        misfit: Normalised data misfit of each member, ``(realization,)``.
+        grid: Labels and units of the fields.
+        numbers: Numbers of the realizations.
+        name: Name of the variable that holds the members.
+        long_name: Long name of that variable.
+        weight: Weight of each member in mean and standard deviation, ``(realization,)``, summing to
+            one; None for equal weights.
+        attrs: Attributes of the Dataset.
 
     Returns:
         ``name (realization, *dims)``, ``mean``, ``std`` (NaN for a single member) and
@@ -73,7 +74,7 @@ def ensemble_dataset(
 
 
 def _moments(members: Tensor, weight: np.ndarray | None) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, unbiased; an effective number takes the place of n."""
+    """Mean and unbiased standard deviation; for weighted members n is their effective number."""
     if weight is None:
         mean = members.mean(0)
         if len(members) == 1:
@@ -91,8 +92,10 @@ def provenance(prior: Prior | None, settings: Mapping[str, object]) -> dict[str,
     """CF and provenance attributes of a result.
 
     Args:
-        prior: named by its card, with the checksum of its weights; None where there is none.
-        settings: stored as ``invdiff_<key>``; text and numbers as they are, others by their repr.
+        prior: Prior, named by its card and the checksum of its weights, otherwise by its repr; None
+            for no prior.
+        settings: Settings by name, stored as ``invdiff_<name>``: text and numbers as they are,
+            others by their repr.
     """
     card = getattr(prior, "card", {})
     name = f"{card['name']}@sha256:{card['sha256']}" if "sha256" in card else _named(prior)
@@ -113,14 +116,14 @@ def _named(value: object) -> str:
 
 
 def fit_verdict(misfit: Tensor, n_data: float) -> str:
-    """What a data misfit means, in a sentence.
+    """The meaning of a data misfit, in a sentence.
 
     At the truth the misfit, the squared residual over the noise per datum, has the expectation 1
-    and the standard deviation ``sqrt(2 / n_data)`` at most; so it has over posterior and data.
+    and a standard deviation of at most ``sqrt(2 / n_data)``; so it has over posterior and data.
 
     Args:
-        misfit: of the members, ``(realization,)``.
-        n_data: number of data that count.
+        misfit: Misfit of the members, ``(realization,)``.
+        n_data: Number of data that count.
 
     >>> fit_verdict(torch.tensor([1.01, 0.99]), 10_000)
     'The members explain the data to within their noise: misfit 1.00, 1 is expected.'
@@ -146,10 +149,10 @@ def fit_verdict(misfit: Tensor, n_data: float) -> str:
 
 
 def warn_of_misfit(misfit: Tensor, n_data: float) -> str:
-    """The verdict; warns where the misfit is far from 1.
+    """The verdict of :func:`fit_verdict`, with a warning where the misfit is far from 1.
 
     Warns:
-        DataFitWarning: with the verdict.
+        DataFitWarning: The misfit is far from 1; the message is the verdict.
     """
     verdict = fit_verdict(misfit, n_data)
     if _is_far(float(misfit.double().mean()), n_data):

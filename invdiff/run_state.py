@@ -32,14 +32,14 @@ _COMPLEX = ".complex"  # suffix of complex tensors, which are stored as pairs of
 
 
 def identity(parts: Mapping[str, object]) -> dict[str, str]:
-    """What identifies a run: a digest of every array and setting that changes its answer.
+    """Digests of every array and setting that changes the answer of a run.
 
     Two runs with equal identities give the same members, bit for bit where batch sizes and devices
-    agree. Each part is digested by :func:`digest`; objects are taken apart once, so that a refusal
-    can name the attribute that differs, such as ``operator.survey``.
+    agree. Each part is digested by :func:`digest`; the attributes of an object are digested
+    separately, so that a refusal can name the one that differs, such as ``operator.survey``.
 
     Args:
-        parts: the objects of a run by name: data, operator, prior, sampler, seed and so on.
+        parts: Objects of a run by name: data, operator, prior, sampler, seed and so on.
 
     >>> identity({"seed": 0}) == identity({"seed": 1})
     False
@@ -56,12 +56,12 @@ def identity(parts: Mapping[str, object]) -> dict[str, str]:
 
 
 def digest(value: object) -> str:
-    """SHA-256 of a value of any kind, its arrays and attributes included.
+    """SHA-256 of a value of any kind, including its arrays and attributes.
 
     Arrays and tensors count by dtype, shape and values; modules of torch by their weights;
     functions by their code, defaults and closure; other objects by their class and what their
     property ``settings`` returns, or else by their attributes, cached properties left out. An
-    object that has neither, such as a lock or a compiled solver, counts by its class alone.
+    object that has neither, such as a lock or a compiled solver, counts by its class only.
     """
     hasher = hashlib.sha256()
     for chunk in _chunks(value, set()):
@@ -71,7 +71,7 @@ def digest(value: object) -> str:
 
 
 def _chunks(value: object, inside: set[int]) -> Iterator[bytes]:
-    """The bytes that a value is digested from; ``inside`` holds the objects being walked."""
+    """Bytes from which a value is digested; ``inside`` holds the objects that contain it."""
     if _is_plain(value):
         yield f"{type(value).__name__} {value!r}".encode()
     elif isinstance(value, Tensor):
@@ -86,7 +86,7 @@ def _chunks(value: object, inside: set[int]) -> Iterator[bytes]:
 
 
 def _compound(value: object, inside: set[int]) -> Iterator[bytes]:
-    """Those of a value that holds others."""
+    """Bytes from which a value that holds others is digested."""
     if isinstance(value, Mapping):
         for key in sorted(value, key=repr):
             yield from _chunks(key, inside)
@@ -116,7 +116,7 @@ def _compound(value: object, inside: set[int]) -> Iterator[bytes]:
 
 
 def _settings(value: object) -> Mapping[str, object] | None:
-    """What of an object changes an answer, by name; None for what is not taken apart."""
+    """Parts of an object that change an answer, by name; None for an object without named parts."""
     if isinstance(value, Mapping | Set | list | tuple | Tensor | np.ndarray | torch.nn.Module):
         return None
     if callable(value) and not hasattr(value, "__dict__"):
@@ -165,7 +165,7 @@ def _numpy(array: np.ndarray[Any, Any]) -> Iterator[bytes]:
 
 
 def _code(code: types.CodeType) -> tuple[object, ...]:
-    """Bytecode and constants, without the file's name and line numbers."""
+    """Bytecode and constants of a function, without the file's name and line numbers."""
     constants = [_code(c) if isinstance(c, types.CodeType) else c for c in code.co_consts]
     return code.co_code, code.co_names, constants
 
@@ -175,15 +175,15 @@ def _name(cls: type) -> str:
 
 
 def check_identity(stored: Identity, expected: Identity, what: str) -> None:
-    """Refuse to resume what belongs to another run.
+    """Refuse to resume a run from what another run stored.
 
     Args:
-        stored: of the run that was stored.
-        expected: of the run at hand.
-        what: what was stored, for the message.
+        stored: Identity of the run that was stored.
+        expected: Identity of the present run.
+        what: Description of what was stored, for the message.
 
     Raises:
-        InputError: the parts that differ, by name.
+        InputError: The identities differ; the message names the parts that do.
     """
     names = sorted(stored.keys() | expected.keys())
     differing = [name for name in names if stored.get(name) != expected.get(name)]
@@ -192,23 +192,23 @@ def check_identity(stored: Identity, expected: Identity, what: str) -> None:
             f"{what} belongs to another run",
             got=f"a run that differs in {', '.join(differing)}",
             expected="the same data, operator, prior, method and settings",
-            hint="Use the settings it was made with, or choose another file to begin a new run. An"
+            hint="Use the settings of that run, or choose another file to begin a new run. An"
             " attribute that does not change the answer, such as a counter, is ignored if the class"
             " names the others in a property `settings`.",
         )
 
 
 def check_writable(path: Path) -> None:
-    """Refuse a file that could not be written: called before a long run, not after its first step.
+    """Refuse a file that cannot be written, before a long run instead of after its first step.
 
     Raises:
-        InputError: the folder is missing or not writable, or the path is a folder.
+        InputError: The folder is missing or not writable, or the path is a folder.
     """
     folder = path.resolve().parent
     if not folder.is_dir() or not os.access(folder, os.W_OK | os.X_OK) or path.is_dir():
         raise InputError(
             f"cannot write {path}",
-            got="a folder" if path.is_dir() else f"no writable folder {folder}",
+            got="a folder" if path.is_dir() else f"a folder that is missing or read-only: {folder}",
             expected="a file name in a folder that exists",
             hint="Create the folder first, or choose another path.",
         )
@@ -217,13 +217,13 @@ def check_writable(path: Path) -> None:
 def save(
     path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object], *, run: Identity
 ) -> None:
-    """Store tensors and a JSON header; the file is complete or not there.
+    """Store tensors and a JSON header atomically: the file is never incomplete.
 
     Args:
-        path: of a safetensors file, replaced if it exists.
-        tensors: real or complex, on any device.
-        header: what JSON can hold.
-        run: identity of the run, checked by :func:`load`.
+        path: Path of a safetensors file, which is replaced if it exists.
+        tensors: Real or complex tensors by name, on any device.
+        header: Values that JSON can represent, by name.
+        run: Identity of the run, which :func:`load` checks.
     """
     stored = {
         f"{name}{_COMPLEX}" if value.is_complex() else name: (
@@ -249,12 +249,12 @@ def load(
     """Tensors and header that :func:`save` stored.
 
     Args:
-        path: of the file.
-        run: identity that the file must have; None accepts any.
-        device: where the tensors go.
+        path: Path of the file.
+        run: Identity that the file must have; None accepts any.
+        device: Device on which the tensors are placed.
 
     Raises:
-        InputError: a file of another kind, or of another run.
+        InputError: The file was not written by :func:`save`, or belongs to another run.
     """
     try:
         with safe_open(path, framework="pt", device=str(device)) as file:

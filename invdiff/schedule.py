@@ -1,4 +1,4 @@
-r"""Noise schedules: ``x_t = alpha(t) x_0 + sigma(t) eps``, and conversions between predictions."""
+"""Noise schedules ``x_t = alpha(t) x_0 + sigma(t) eps``, and conversions of predictions."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ class Schedule(ABC):
     matter. A schedule belongs to its prior's units: the defaults suit fields of order one.
 
     Args:
-        ratio_min: smallest noise-to-signal ratio before zero, in units of the field.
-        ratio_max: largest; it should exceed the standard deviation of the field several times.
+        ratio_min: Smallest noise-to-signal ratio before zero, in units of the field.
+        ratio_max: Largest noise-to-signal ratio; several times the standard deviation of the field.
         rho: Karras exponent of the spacing; 7 puts most steps at low noise, 1 spaces evenly.
 
     Raises:
-        InputError: ratios that are not ``0 < ratio_min < ratio_max``, or ``rho <= 0``.
+        InputError: The ratios are not ``0 < ratio_min < ratio_max``, or ``rho <= 0``.
 
     Example:
         >>> from invdiff.schedule import VE
@@ -74,7 +74,7 @@ class Schedule(ABC):
         """Times of a run of ``steps`` steps, from the noisiest to 0: float64 ``(steps + 1,)``.
 
         Raises:
-            InputError: fewer than one step.
+            InputError: ``steps`` is less than one.
         """
         if steps < 1:
             raise InputError(
@@ -96,9 +96,15 @@ class VE(Schedule):
     Karras et al. 2022, arXiv 2206.00364. The time is the noise level in units of the field.
 
     Args:
-        ratio_min: smallest noise-to-signal ratio before zero, in units of the field.
-        ratio_max: largest noise-to-signal ratio.
+        ratio_min: Smallest noise-to-signal ratio before zero, in units of the field.
+        ratio_max: Largest noise-to-signal ratio.
         rho: Karras exponent of the spacing.
+
+    Example:
+        >>> import torch
+        >>> from invdiff.schedule import VE
+        >>> VE().ratio(torch.tensor(3.0))
+        tensor(3.)
     """
 
     def alpha(self, t: Tensor) -> Tensor:
@@ -116,17 +122,24 @@ class VE(Schedule):
 
 @dataclass(frozen=True)
 class VP(Schedule):
-    r"""Variance preserving: ``alpha = exp(-B/2)``, ``B = beta_min t + (beta_max-beta_min) t^2/2``.
+    """Variance preserving: ``alpha = exp(-B/2)``, ``B = beta_min t + (beta_max-beta_min) t^2/2``.
 
     Song et al. 2021, arXiv 2011.13456, with ``alpha^2 + sigma^2 = 1``. It fits networks that were
     trained in the convention of DDPM, on fields of variance about one.
 
     Args:
-        ratio_min: smallest noise-to-signal ratio before zero, in units of the field.
-        ratio_max: largest noise-to-signal ratio.
+        ratio_min: Smallest noise-to-signal ratio before zero, in units of the field.
+        ratio_max: Largest noise-to-signal ratio.
         rho: Karras exponent of the spacing.
-        beta_min: rate of noise at ``t = 0``.
-        beta_max: rate of noise at ``t = 1``.
+        beta_min: Rate of noise at ``t = 0``.
+        beta_max: Rate of noise at ``t = 1``.
+
+    Example:
+        >>> import torch
+        >>> from invdiff.schedule import VP
+        >>> t = VP().time(torch.tensor(1.0))  # as much noise as signal
+        >>> VP().alpha(t) ** 2, VP().sigma(t) ** 2
+        (tensor(0.5000), tensor(0.5000))
     """
 
     beta_min: float = 0.1
@@ -157,8 +170,8 @@ class Cosine(Schedule):
     Nichol & Dhariwal 2021, arXiv 2102.09672, without their offset.
 
     Args:
-        ratio_min: smallest noise-to-signal ratio before zero, in units of the field.
-        ratio_max: largest noise-to-signal ratio.
+        ratio_min: Smallest noise-to-signal ratio before zero, in units of the field.
+        ratio_max: Largest noise-to-signal ratio.
         rho: Karras exponent of the spacing.
     """
 
@@ -182,8 +195,8 @@ class RectifiedFlow(Schedule):
     Liu et al. 2023, arXiv 2209.03003. It fits networks that were trained by flow matching.
 
     Args:
-        ratio_min: smallest noise-to-signal ratio before zero, in units of the field.
-        ratio_max: largest noise-to-signal ratio.
+        ratio_min: Smallest noise-to-signal ratio before zero, in units of the field.
+        ratio_max: Largest noise-to-signal ratio.
         rho: Karras exponent of the spacing.
     """
 
@@ -209,18 +222,18 @@ def convert(
     arXiv 2202.00512) and ``score = -eps / sigma`` (Tweedie).
 
     Args:
-        value: the prediction, shape of ``x_t``.
-        x_t: the noisy field.
-        t: its time, scalar or broadcastable.
-        schedule: gives alpha and sigma.
-        source: what ``value`` is: ``"x0"``, ``"eps"``, ``"v"`` or ``"score"``.
-        target: what is wanted, of the same four.
+        value: Prediction, of the shape of ``x_t``.
+        x_t: Noisy field.
+        t: Time of the noisy field, a scalar or broadcastable.
+        schedule: Schedule that gives ``alpha`` and ``sigma``.
+        source: Kind of ``value``: ``"x0"``, ``"eps"``, ``"v"`` or ``"score"``.
+        target: Kind of the result, one of the same four.
 
     Returns:
-        The wanted prediction, of the shape of ``x_t``.
+        The prediction of kind ``target``, of the shape of ``x_t``.
 
     Raises:
-        InputError: a prediction of another name.
+        InputError: ``source`` or ``target`` is not one of the four.
 
     Example:
         >>> import torch
@@ -240,10 +253,10 @@ def convert(
     }
     if source not in to_x0 or target not in to_x0:
         raise InputError(
-            "the prediction is unknown",
+            "the kind of prediction is unknown",
             got=f"source={source!r}, target={target!r}",
             expected=f"two of {sorted(to_x0)}",
-            hint="Name what the network gives, and what is wanted.",
+            hint="Name the kind that the network predicts, and the kind of the result.",
         )
     x0 = to_x0[source]()
     eps = (x_t - alpha * x0) / sigma

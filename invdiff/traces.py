@@ -1,4 +1,4 @@
-"""Weights of seismic traces as plain arrays: dead traces, near offsets, loud samples."""
+"""Weights of seismic traces as plain arrays: dead traces, near offsets, large amplitudes."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Floats = NDArray[np.floating[Any]]
 
 
 class LiveTraces(NamedTuple):
-    """Traces whose dead samples carry no weight.
+    """Traces whose dead samples have no weight.
 
-    Args:
-        values: the traces ``(shot, receiver, time)``; samples that were left out are zero.
-        weights: broadcastable to them, 0 for what was left out; None if nothing was.
-        notes: how many traces and samples were left out, such as ``{"dead_traces": 3}``.
+    Attributes:
+        values: Traces ``(shot, receiver, time)``; samples that were left out are zero.
+        weights: Weights, broadcastable to the traces, 0 for what was left out; None if nothing was.
+        notes: How many traces and samples were left out, such as ``{"dead_traces": 3}``.
     """
 
     values: Floats
@@ -33,18 +33,18 @@ def live_traces(traces: Floats, weights: Floats | None = None) -> LiveTraces:
     """Give weight zero to traces and samples that were not recorded, and warn of them.
 
     A trace is dead if all of its samples are equal, zero for instance, or NaN. NaN at the end of a
-    live trace is padding. Counted as data they would ask for a model that sends no waves there.
+    live trace is padding. Counted as data they would require a model that sends no waves there.
 
     Args:
-        traces: ``(shot, receiver, time)``, float32 or float64.
-        weights: broadcastable to ``traces``; what they leave out already is not warned of.
+        traces: Traces ``(shot, receiver, time)``, float32 or float64.
+        weights: Weights, broadcastable to ``traces``; what they already leave out is not reported.
 
     Raises:
-        NonFiniteError: Inf, or NaN that is followed by numbers.
-        InputError: no live trace.
+        NonFiniteError: There is Inf, or NaN that is followed by numbers.
+        InputError: All traces are dead.
 
     Warns:
-        DataWarning: traces or samples that were left out, with their number.
+        DataWarning: Traces or samples were left out; the message gives their number.
 
     >>> traces = np.array([[[0.0, 1.0, 2.0], [0.0, 0.0, 0.0], [5.0, 4.0, np.nan]]])
     >>> with warnings.catch_warnings(action="ignore"):
@@ -74,39 +74,39 @@ def live_traces(traces: Floats, weights: Floats | None = None) -> LiveTraces:
     values = np.where(is_live, traces, 0).astype(traces.dtype)
     counts = np.ones((), traces.dtype) if weights is None else weights
     counted = np.broadcast_to(counts != 0, traces.shape)
-    told = is_dead & counted.any(-1)
+    reported = is_dead & counted.any(-1)
     padded = counted & ~is_number & ~is_dead[..., None]
-    notes = {"dead_traces": int(told.sum()), "padded_samples": int(padded.sum())}
+    notes = {"dead_traces": int(reported.sum()), "padded_samples": int(padded.sum())}
     notes = {name: n for name, n in notes.items() if n}
     if notes:
-        warnings.warn(_message(told, notes), DataWarning, stacklevel=3)
+        warnings.warn(_message(reported, notes), DataWarning, stacklevel=3)
     return LiveTraces(values, counts * is_live, notes)
 
 
 def amplitude_weights(
     live: LiveTraces, noise_std: float, *, dt: float, relative: float = 0.05, window: float = 0.1
 ) -> NDArray[np.float32]:
-    """Weights for errors of modelling that grow with the amplitude, of the shape of the traces.
+    """Weights for modelling errors that grow with the amplitude, of the shape of the traces.
 
     See `invdiff.fwi.amplitude_weights`, which takes labelled traces. They are multiplied by the
     weights of the live traces.
 
     Args:
-        live: traces ``(shot, receiver, time)`` and their weights.
-        noise_std: of a sample, in the units of the traces.
-        dt: sampling interval, s.
-        relative: error of the modelling as a share of the amplitude.
-        window: over which the power is averaged, s.
+        live: Traces ``(shot, receiver, time)`` and their weights.
+        noise_std: Standard deviation of the noise of a sample, in the units of the traces.
+        dt: Sampling interval, s.
+        relative: Error of the modelling as a share of the amplitude.
+        window: Length of the window over which the power is averaged, s.
 
     Raises:
-        InputError: an error or a window that is not positive.
+        InputError: An error or the window is not positive.
     """
     from scipy.ndimage import uniform_filter1d
     from scipy.signal import hilbert
 
     if not (noise_std > 0 <= relative and window > 0):
         raise InputError(
-            "no weights by amplitude",
+            "the settings of weights by amplitude are out of range",
             got={"noise_std": noise_std, "relative": relative, "window": window},
             expected="noise_std > 0, relative >= 0, window > 0",
         )
@@ -119,12 +119,12 @@ def amplitude_weights(
 
 
 def is_far(sources: Floats, receivers: Floats, offset: float) -> NDArray[np.bool_]:
-    """Which traces ``(shot, receiver)`` are at least ``offset`` away from their source, m.
+    """Which traces ``(shot, receiver)`` are at least ``offset`` away from their source.
 
     Args:
-        sources: positions ``(shot, 2)``, m.
-        receivers: positions ``(receiver, 2)`` or ``(shot, receiver, 2)``, m.
-        offset: m.
+        sources: Positions ``(shot, 2)``, m.
+        receivers: Positions ``(receiver, 2)`` or ``(shot, receiver, 2)``, m.
+        offset: Distance from the source, m.
     """
     distance = ((sources[:, None] - receivers) ** 2).sum(-1)
     return np.asarray(distance >= offset**2)
@@ -137,7 +137,7 @@ def _check_finite(traces: Floats, is_number: NDArray[np.bool_]) -> None:
             "traces hold Inf",
             got=f"{n_infinite} of {traces.size} samples",
             expected="finite values",
-            hint="Repair them, or set the whole trace to NaN to leave it out.",
+            hint="Replace them, or set the whole trace to NaN to leave it out.",
         )
     length = is_number.sum(-1, keepdims=True)
     broken = (is_number != (np.arange(traces.shape[-1]) < length)).any(-1)
@@ -151,13 +151,13 @@ def _check_finite(traces: Floats, is_number: NDArray[np.bool_]) -> None:
         )
 
 
-def _message(told: NDArray[np.bool_], notes: dict[str, int]) -> str:
+def _message(reported: NDArray[np.bool_], notes: dict[str, int]) -> str:
     parts = []
     if "dead_traces" in notes:
-        shots, counts = np.unique(np.nonzero(told)[0], return_counts=True)
+        shots, counts = np.unique(np.nonzero(reported)[0], return_counts=True)
         where = ", ".join(f"{n} of shot {s}" for s, n in zip(shots[:4], counts[:4], strict=True))
         where += ", ..." if len(shots) > 4 else ""
-        parts.append(f"{notes['dead_traces']} of {told.size} traces are dead ({where})")
+        parts.append(f"{notes['dead_traces']} of {reported.size} traces are dead ({where})")
     if "padded_samples" in notes:
         parts.append(f"{notes['padded_samples']} samples at the ends of traces are NaN")
     return f"{' and '.join(parts)}: they get weight zero and are left out of the misfit."

@@ -1,4 +1,4 @@
-"""From ``E[x_0 | x_t]`` to ``E[x_0 | x_t, y]``: one file a method."""
+"""Conditioning methods: from ``E[x_0 | x_t]`` to ``E[x_0 | x_t, y]``, one file per method."""
 
 from invdiff.conditioning.base import Conditioning
 from invdiff.conditioning.dps import DPS

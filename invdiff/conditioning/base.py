@@ -1,4 +1,4 @@
-"""What a conditioning method offers, and helpers that several of them share."""
+"""The base class of conditioning methods, and helpers that several of them share."""
 
 from __future__ import annotations
 
@@ -21,67 +21,77 @@ __all__ = ["Conditioning", "Point", "Update", "data_streams", "guided", "split_t
 
 
 class Conditioning(TermMethod, ABC):
-    """Turns the moments of a prior given ``x_t`` into those given ``x_t`` and terms."""
+    """Turns the moments of a prior given ``x_t`` into those given ``x_t`` and the terms.
+
+    A subclass writes ``update`` and states what it ``needs`` of the terms; see `invdiff.needs`.
+    """
 
     kind: ClassVar[str] = "conditionings"
     needs_grad: bool = False
     has_evidence: bool = False
-    """Whether its updates are ``GaussianUpdate``s, which know the evidence of the data."""
+    """Whether its updates are ``GaussianUpdate``s, which give the evidence of the data."""
 
     def check(self, terms: Sequence[Term]) -> None:
         """Refuse terms that this method cannot use.
 
         Raises:
-            UnsupportedError: with the list of methods that can.
+            UnsupportedError: A term cannot be used; the error lists the methods that can use it.
         """
         require(self, terms)
 
     @abstractmethod
     def update(self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor) -> Update:
-        """The Gaussian that stands for ``p(x_0 | x_t, y)``."""
+        """The Gaussian that approximates ``p(x_0 | x_t, y)``.
+
+        Args:
+            prior: Prior of the clean fields.
+            terms: Likelihoods and other differentiable log-densities.
+            x_t: Noisy fields, ``(batch, *grid.shape)``.
+            t: Time of the noisy fields, a scalar.
+        """
 
 
 class Update(Protocol):
-    """``p(x_0 | x_t, y)`` as a Gaussian."""
+    """The Gaussian approximation of ``p(x_0 | x_t, y)`` for a batch of members."""
 
     def posterior_mean(self) -> Tensor:
-        """``E[x_0 | x_t, y]``."""
+        """``E[x_0 | x_t, y]``, ``(batch, *grid.shape)``."""
         ...
 
     def posterior_covariance(self) -> Covariance:
-        """``Cov[x_0 | x_t, y]``."""
+        """``Cov[x_0 | x_t, y]`` as a linear operator on fields."""
         ...
 
     def draw(self, grid: Grid, noise: StepNoise) -> Tensor:
-        """One ``x_0`` a member."""
+        """One ``x_0`` per member, ``(batch, *grid.shape)``."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Point:
-    """A mean alone: what methods give that leave out the spread of ``x_0`` given ``x_t``.
+    """A mean without covariance: the update of methods that leave out the spread of ``x_0``.
 
     Args:
-        mean: ``(batch, *shape)``.
+        mean: ``E[x_0 | x_t, y]``, ``(batch, *shape)``.
     """
 
     mean: Tensor
 
     def posterior_mean(self) -> Tensor:
-        """The mean."""
+        """``E[x_0 | x_t, y]``, ``(batch, *shape)``."""
         return self.mean
 
     def posterior_covariance(self) -> Covariance:
-        """None."""
+        """The covariance zero, since the method has none."""
         return NoCovariance()
 
     def draw(self, grid: Grid, noise: StepNoise) -> Tensor:
-        """The mean itself."""
+        """The mean itself, ``(batch, *shape)``, since there is no spread to draw from."""
         return self.mean
 
 
 def split_terms(terms: Sequence[Term]) -> tuple[list[Gaussian], list[Term]]:
-    """Gaussian likelihoods and the rest."""
+    """The Gaussian likelihoods among the terms, and all others."""
     gaussians = [term for term in terms if isinstance(term, Gaussian)]
     return gaussians, [term for term in terms if not isinstance(term, Gaussian)]
 
@@ -92,9 +102,9 @@ def data_streams(
     """Standard normal noise of the data of each model, ``(batch, *data)``.
 
     Args:
-        models: whitened linear data.
-        noise: of the members and this step.
-        first: stream of the first model; the others follow.
+        models: Whitened linear data.
+        noise: Noise of the members and this step.
+        first: Stream of the first model; those of the others follow.
     """
     return [
         noise(model.data_grid, first + i, where=model.informative) for i, model in enumerate(models)
@@ -108,19 +118,23 @@ def guided(
     t: Tensor,
     log_prob: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
-    r"""``E[x_0|x_t] + (sigma^2 / alpha) grad_{x_t} log p(y | x_t)``: Tweedie's formula with data.
+    """Tweedie's formula with data: ``E[x_0|x_t] + (sigma^2 / alpha) grad_{x_t} log p(y | x_t)``.
 
     Args:
-        prior: differentiated through.
-        x_t: noisy field.
-        t: its time.
-        log_prob: of ``(E[x_0|x_t], x_t)``, summed over members or not.
+        prior: Prior, which is differentiated through.
+        x_t: Noisy fields, ``(batch, *grid.shape)``.
+        t: Time of the noisy fields, a scalar.
+        log_prob: Log-density of the data as a function of ``(E[x_0|x_t], x_t)``, ``(batch,)`` or
+            summed.
+
+    Returns:
+        ``E[x_0|x_t, y]``, ``(batch, *grid.shape)``.
     """
     with torch.enable_grad():
         x_t = x_t.detach().requires_grad_()
         mean = prior.denoise(x_t, t)
         (gradient,) = torch.autograd.grad(log_prob(mean, x_t).sum(), x_t)
-    # torch differentiates by real and imaginary part, each of which carries half the noise.
+    # torch differentiates by real and imaginary part, each of which has half of the noise.
     half = 0.5 if x_t.is_complex() else 1.0
     schedule = prior.schedule
     return mean.detach() + half * float(schedule.sigma(t) ** 2 / schedule.alpha(t)) * gradient

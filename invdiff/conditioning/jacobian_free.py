@@ -1,14 +1,4 @@
-r"""Jacobian-free moment matching: the spread of ``x_0`` from a fixed covariance of the field.
-
-As JFPS of azula (Rozet et al., github.com/probabilists/azula): what a Gaussian field of covariance
-``Sigma_x = F^H S F`` would have left after seeing ``z = x_0 + r eps``::
-
-    p(x_0 | x_t) = N(E[x_0|x_t], (Sigma_x^-1 + r^-2 I)^-1)
-
-the mean from the network. Exact for a Gaussian field with that spectrum; otherwise the spread does
-not know where ``x_t`` is. Linear Gaussian data; other terms enter to first order. Cost a step: one
-network pass, no vjp, and a solve (closed form where all is diagonal in the DFT).
-"""
+"""Jacobian-free moment matching with a fixed covariance of the field."""
 
 from __future__ import annotations
 
@@ -31,17 +21,29 @@ __all__ = ["JacobianFree"]
 
 @dataclass(frozen=True, eq=False)
 class JacobianFree(Conditioning):
-    """Moment matching with a fixed stationary covariance of the field.
+    """Moment matching with a fixed stationary covariance of the field, as JFPS of azula.
+
+    The mean of ``x_0`` given ``x_t`` comes from the network; its covariance is what a Gaussian
+    field of covariance ``Sigma_x = F^H S F`` would have left, given ``z = x_0 + r eps`` with
+    ``r = sigma / alpha`` (Rozet et al., https://github.com/probabilists/azula)::
+
+        p(x_0 | x_t) = N(E[x_0|x_t], (Sigma_x^-1 + r^-2 I)^-1)
+
+    Assumptions: linear Gaussian data; other terms enter to first order. Exact for a Gaussian field
+    with that spectrum; otherwise the spread does not depend on ``x_t``.
+
+    Cost: one network pass per step and member, no vjp, and one solve (in closed form where all is
+    diagonal in the DFT).
 
     Args:
-        power: spectrum ``S`` of the field, ``(*shape)`` in ``torch.fft.fftn`` order, its mean the
-            variance of a point (for a real field ``S(-k) = S(k)``); or that variance alone, for
-            white fields.
-        tolerance: error left by a solve, as a fraction of the posterior's own spread.
-        max_iterations: bound on its conjugate-gradient steps.
+        power: Spectrum ``S`` of the field, ``(*shape)`` in ``torch.fft.fftn`` order, whose mean is
+            the variance of a point (for a real field ``S(-k) = S(k)``); or that variance as a
+            number, for white fields.
+        tolerance: Error left by a solve, as a fraction of the posterior's own spread.
+        max_iterations: Largest number of conjugate-gradient steps of a solve.
 
     Raises:
-        InputError: a power that is negative or not finite.
+        InputError: The power is negative or not finite.
     """
 
     needs: ClassVar[Needs] = Needs.LINEAR | Needs.GAUSSIAN  # other terms enter to first order
@@ -55,7 +57,7 @@ class JacobianFree(Conditioning):
         power = torch.as_tensor(self.power)
         if power.is_complex() or not (torch.isfinite(power) & (power >= 0)).all():
             raise InputError(
-                "not the power of a field",
+                "the power of the field is not valid",
                 got=f"{power.dtype} values, {power.flatten()[:4].tolist()} first",
                 expected="finite real values >= 0",
                 hint="Average |fftn(x - mean, norm='ortho')|^2 over training fields.",
@@ -64,16 +66,18 @@ class JacobianFree(Conditioning):
     def update(
         self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor
     ) -> GaussianUpdate:
-        """``N(m, C_t)`` and the data.
+        """The update of ``N(m, C_t)`` by the data.
 
         Raises:
-            ShapeError: a power of another shape than the grid.
+            ShapeError: The power has another shape than the grid.
         """
         grid = prior.grid
         power = torch.as_tensor(self.power, dtype=grid.real_dtype, device=x_t.device)
         if power.ndim and tuple(power.shape) != grid.shape:
             raise ShapeError(
-                "power and field differ", got=tuple(power.shape), expected=tuple(grid.shape)
+                "the power has another shape than the field",
+                got=tuple(power.shape),
+                expected=tuple(grid.shape),
             )
         signal = SpectralCovariance(power.expand(grid.shape), is_complex=grid.is_complex)
         mean = prior.denoise(x_t, t)

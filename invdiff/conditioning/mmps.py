@@ -1,12 +1,4 @@
-r"""MMPS: moment matching with the denoiser's own Jacobian (Rozet et al. 2024, arXiv 2405.13712).
-
-``Cov[x_0|x_t] = (sigma^2/alpha) J`` by vector-Jacobian products, and one solve in data space::
-
-    E[x_0|x_t, y] = m + C A^H W^H (I + W A C A^H W^H)^(-1) W (y - A m)
-
-Exact for Gaussian priors with enough iterations. Linear Gaussian only. Cost: a pass and one vjp an
-iteration.
-"""
+"""Moment matching with the Jacobian of the denoiser."""
 
 from __future__ import annotations
 
@@ -30,12 +22,22 @@ __all__ = ["MMPS"]
 
 @dataclass(frozen=True)
 class MMPS(Conditioning):
-    """Moment matching by Jacobian products.
+    """Moment matching posterior sampling (Rozet et al. 2024, arXiv 2405.13712).
+
+    The covariance ``C = Cov[x_0|x_t] = (sigma^2 / alpha) J`` is applied by vector-Jacobian products
+    of the denoiser. The update is one solve in the space of the whitened data::
+
+        E[x_0|x_t, y] = m + C A^H W^H (I + W A C A^H W^H)^(-1) W (y - A m)
+
+    Assumptions: linear Gaussian data. Exact for Gaussian priors with enough iterations; otherwise
+    as good as the Gaussian approximation of ``p(x_0 | x_t)``.
+
+    Cost: one network pass and ``iterations + 1`` vjps of the network per step and member, that is
+    up to ``2 iterations + 3`` passes.
 
     Args:
-        iterations: conjugate-gradient steps, each a vjp of the prior; the solve stops earlier at
-            the relative residual ``rtol``.
-        rtol: relative residual.
+        iterations: Largest number of conjugate-gradient steps, each with one vjp of the prior.
+        rtol: Relative residual at which the solve stops.
     """
 
     needs: ClassVar[Needs] = Needs.LINEAR_GAUSSIAN
@@ -45,7 +47,7 @@ class MMPS(Conditioning):
     needs_grad = True
 
     def update(self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor) -> Update:
-        """The Gaussian with the prior's mean and the Jacobian as covariance, updated."""
+        """The update of the Gaussian with the prior's mean and the Jacobian as covariance."""
         with torch.enable_grad():
             leaf = x_t.detach().clone().requires_grad_()
             mean = prior.denoise(leaf, t)
@@ -55,7 +57,7 @@ class MMPS(Conditioning):
 
 
 class _DataSpace:
-    """The linear system of one update, in the space of all whitened data joined."""
+    """The linear system of one update, in the space of all whitened data concatenated."""
 
     def __init__(
         self, method: MMPS, mean: Tensor, covariance: Covariance, *, terms: Sequence[Term]
@@ -64,15 +66,15 @@ class _DataSpace:
         self.terms, _ = split_terms(terms)
 
     def posterior_mean(self) -> Tensor:
-        """Update of the mean."""
+        """``E[x_0 | x_t, y]``, ``(batch, *shape)``, for one solve."""
         return self._updated(self.mean)
 
     def posterior_covariance(self) -> Covariance:
-        """Products with it cost a solve."""
+        """``Cov[x_0 | x_t, y]``; each product with it takes a solve."""
         return ProductCovariance(self.conditioned)
 
     def draw(self, grid: Grid, noise: StepNoise) -> Tensor:
-        """Update of a prior draw by perturbed data (Matheron's rule)."""
+        """One draw per member: a prior draw updated by perturbed data (Matheron's rule)."""
         start = self.mean + self.covariance.draw(noise(grid, Stream.CLEAN).to(self.mean.dtype))
         return self._updated(start, data_streams(self.terms, noise))
 
@@ -84,16 +86,16 @@ class _DataSpace:
         return start + self.spread(self.solve(_joined(residuals)))
 
     def conditioned(self, v: Tensor) -> Tensor:
-        """``(C - C A^H W^H (I + W A C A^H W^H)^(-1) W A C) v``."""
+        """Product of the posterior covariance ``C - C A^H W^H (I + W A C A^H W^H)^(-1) W A C``."""
         product = self.covariance(v)
         return product - self.spread(self.solve(self.forward(product)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """``W A x``."""
+        """Whitened predictions ``W A x`` of all terms, ``(batch, m)``."""
         return _joined([term.forward(x) for term in self.terms])
 
     def spread(self, r: Tensor) -> Tensor:
-        """``C A^H W^H r``."""
+        """Fields ``C A^H W^H r`` of whitened residuals ``(batch, m)``."""
         grids = [term.operator.range for term in self.terms]
         parts = r.split([grid.size for grid in grids], dim=1)
         pulled = [
@@ -103,7 +105,7 @@ class _DataSpace:
         return self.covariance(torch.stack(pulled).sum(0))
 
     def solve(self, r: Tensor) -> Tensor:
-        """``(I + W A C A^H W^H)^(-1) r``."""
+        """Whitened residuals ``(I + W A C A^H W^H)^(-1) r``, ``(batch, m)``."""
         return conjugate_gradient(
             lambda u: u + self.forward(self.spread(u)),
             r,

@@ -1,12 +1,4 @@
-r"""PiGDM: an isotropic guess of ``Cov[x_0 | x_t]`` (Song et al. 2023, "Pseudoinverse-guided").
-
-``p(y | x_t) = N(A m, Sigma + r^2 A A^H)`` with ``r^2 = ratio^2 s^2 / (ratio^2 + s^2)``, where
-``ratio = sigma / alpha`` and ``s`` is the standard deviation of the field::
-
-    E[x_0|x_t, y] = m + (sigma^2 / alpha) J^H A^H (Sigma + r^2 A A^H)^(-1) (y - A m)
-
-Linear Gaussian only. Cost: a pass, a vjp and a solve.
-"""
+"""Conditioning by pseudoinverse-guided diffusion."""
 
 from __future__ import annotations
 
@@ -27,12 +19,25 @@ __all__ = ["PiGDM"]
 
 @dataclass(frozen=True)
 class PiGDM(Conditioning):
-    """Pseudoinverse-guided diffusion.
+    """Pseudoinverse-guided diffusion models (Song et al. 2023, ICLR, openreview 9_gsMA8MRKQ).
+
+    An isotropic covariance takes the place of ``Cov[x_0 | x_t]``:
+    ``p(y | x_t) = N(A m, Sigma + r^2 A A^H)`` with ``r^2 = ratio^2 s^2 / (ratio^2 + s^2)``, where
+    ``ratio = sigma / alpha`` and ``s`` is the standard deviation of the field::
+
+        E[x_0|x_t, y] = m + (sigma^2 / alpha) J^H A^H (Sigma + r^2 A A^H)^(-1) (y - A m)
+
+    Assumptions: linear Gaussian data. Exact in the mean for white Gaussian fields of standard
+    deviation ``s``; it leaves out the spread of ``x_0`` given ``x_t``, so that ensembles are too
+    narrow.
+
+    Cost: one network pass and one vjp of it per step and member (three passes, a vjp counted as
+    two), and one solve.
 
     Args:
-        data_std: standard deviation of the field, in its own units.
-        rtol: relative residual at which the solve stops.
-        max_iterations: bound on its conjugate-gradient steps.
+        data_std: Standard deviation of the field, in its own units.
+        rtol: Relative residual at which the solve stops.
+        max_iterations: Largest number of conjugate-gradient steps of the solve.
     """
 
     needs: ClassVar[Needs] = Needs.LINEAR_GAUSSIAN
@@ -44,7 +49,7 @@ class PiGDM(Conditioning):
     needs_grad = True
 
     def update(self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor) -> Point:
-        """The guided mean; the spread of ``x_0`` given ``x_t`` is left out, as published."""
+        """The guided mean without covariance: the spread of ``x_0`` is left out, as published."""
         gaussians, _ = split_terms(terms)
         ratio2 = float(prior.schedule.ratio(t)) ** 2
         r2 = ratio2 * self.data_std**2 / (ratio2 + self.data_std**2)
@@ -54,7 +59,7 @@ class PiGDM(Conditioning):
 
         def log_prob(mean: Tensor, x_t: Tensor) -> Tensor:
             # A^H (Sigma + r2 A A^H)^-1 r = (I + r2 P)^-1 A^H Sigma^-1 r, held fixed: its inner
-            # product with the mean has the wanted vector-Jacobian product as gradient.
+            # product with the mean has the required vector-Jacobian product as gradient.
             with torch.no_grad():
                 pulled = sum(
                     (term.pullback(term.residual(mean)) for term in gaussians),

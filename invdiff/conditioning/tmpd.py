@@ -1,14 +1,4 @@
-r"""TMPD: Tweedie moment projection with row sums (Boys et al. 2023, arXiv 2310.06721).
-
-``Cov[x_0|x_t] = C = (sigma^2/alpha) J`` by vector-Jacobian products; what the data see of it is
-kept as its row sums, a diagonal, so that nothing is solved. In whitened data space::
-
-    d = W A C A^H W^H 1,   E[x_0|x_t, y] = m + C A^H W^H (W (y - A m) / (1 + d))
-
-Exact for a Gaussian field where ``W A C A^H W^H`` is diagonal (stationary fields in Fourier space);
-for correlated data a guess, poor for blurs. Linear Gaussian only. Cost a step: one network pass,
-two vjps, two products with ``A`` and with ``A^H``.
-"""
+"""Tweedie moment projection with row sums."""
 
 from __future__ import annotations
 
@@ -30,14 +20,28 @@ __all__ = ["TMPD"]
 
 @dataclass(frozen=True)
 class TMPD(Conditioning):
-    """Tweedie moment projection, diagonal in the data."""
+    """Tweedie moment projected diffusion (Boys et al. 2023, arXiv 2310.06721).
+
+    The covariance ``C = Cov[x_0|x_t] = (sigma^2 / alpha) J`` is applied by vector-Jacobian products
+    of the denoiser. In the space of the whitened data it is replaced by its row sums, a diagonal,
+    so that nothing is solved::
+
+        d = W A C A^H W^H 1,   E[x_0|x_t, y] = m + C A^H W^H (W (y - A m) / (1 + d))
+
+    Assumptions: linear Gaussian data. Exact for a Gaussian field where ``W A C A^H W^H`` is
+    diagonal (stationary fields in Fourier space); a rough approximation for correlated data, poor
+    for blurs. It leaves out the spread of ``x_0`` given ``x_t``.
+
+    Cost: one network pass and two vjps of it per step and member (five passes, a vjp counted as
+    two), two products with ``A`` and two with ``A^H``.
+    """
 
     needs: ClassVar[Needs] = Needs.LINEAR_GAUSSIAN
 
     needs_grad = True
 
     def update(self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor) -> Point:
-        """The projected mean; the spread of ``x_0`` given ``x_t`` is left out, as published."""
+        """The projected mean without covariance: the spread of ``x_0`` is left out as published."""
         gaussians, _ = split_terms(terms)
         with torch.enable_grad():
             leaf = x_t.detach().clone().requires_grad_()
@@ -48,13 +52,13 @@ class TMPD(Conditioning):
 
         ones = [torch.ones_like(term.y).expand(len(mean), *term.y.shape) for term in gaussians]
         spread = covariance(_pulled(gaussians, ones))
-        weighed = []
+        weighted = []
         for term in gaussians:
-            # A diagonal stands for variances, so negative row sums (far pixels that are
+            # A diagonal represents variances, so negative row sums (distant pixels that are
             # anticorrelated) count as none.
             row_sums = term.forward(spread).real.clamp_min(0)
-            weighed.append(term.residual(mean) / (1 + row_sums))
-        return Point(mean + covariance(_pulled(gaussians, weighed)))
+            weighted.append(term.residual(mean) / (1 + row_sums))
+        return Point(mean + covariance(_pulled(gaussians, weighted)))
 
 
 def _pulled(terms: Sequence[Gaussian], residuals: Sequence[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Posterior draws and modes in clean space, at falling noise levels."""
+"""Posterior draws and modes at falling noise levels, with wave solves of clean models only."""
 
 from __future__ import annotations
 
@@ -29,33 +29,46 @@ __all__ = ["AnnealedMode", "AnnealedPosterior"]
 
 @dataclass(frozen=True)
 class AnnealedMode:
-    r"""One best model at falling noise levels, close to the posterior's mode.
+    """One best model at falling noise levels, close to the posterior's mode.
 
-    The same as `AnnealedPosterior` with all noise left out: at each level ``sigma`` the model is
-    denoised, which gives the prior's expectation of its surroundings, ``N(m, C)``, and the next
-    model minimises ``f(x) / T + |C^(-1/2) (x - m)|^2 / 2``. Its members are restarts, whose spread
-    is not an uncertainty.
+    `AnnealedPosterior` without noise: at each level ``sigma`` the model ``x`` is denoised, which
+    gives the prior's expectation of nearby models, ``N(m, C)`` with ``m = E[x_0|x_t]``,
+    ``C = Cov[x_0|x_t]``. The next model minimises, for one quasi-Newton step::
+
+        f(x) / T + |C^(-1/2) (x - m)|^2 / 2,   T = max(1, 2 f / n_data)
+
+    Assumptions: a start within half a period. Its members are restarts, whose spread is not an
+    uncertainty.
 
     Cost: the fit, two evaluations (a forward and an adjoint solve per shot each) for the first
-    curvature and misfit, then one evaluation and one pass of the network per level, two evaluations
-    where bands or shots change.
+    curvature and misfit, then one evaluation and one network pass per level and member, two
+    evaluations where bands or shots change.
 
     Args:
-        steps: number of noise levels.
-        highest: first noise level, m/s: about the error of what ``fit`` finds.
-        lowest: last one, m/s.
-        bands: ``(noise level, frequency)``, falling levels and rising frequencies: data are
-            low-passed at the frequency (Hz) until the level is reached.
-        shots: which of them a step sees.
-        memory: pairs of changes of model and gradient that the curvature is made of.
-        damping: of the first steps; it falls while the quadratic model predicts the misfit.
-        max_iterations: of the conjugate gradients.
-        fit: finds a model that explains the data, where the levels begin; members with equal starts
-            share it. None to begin at the start.
+        steps: Number of noise levels.
+        highest: First noise level, m/s: about the error of the model that ``fit`` finds.
+        lowest: Last noise level, m/s.
+        bands: Pairs ``(noise level, frequency)``, falling levels in m/s and rising frequencies in
+            Hz: data are low-passed at the frequency until the level is reached.
+        shots: Choice of the shots that a step uses.
+        memory: Number of pairs of changes of model and gradient that determine the curvature.
+        damping: Factor on the curvature in the first steps; it falls while the quadratic model
+            predicts the misfit.
+        max_iterations: Largest number of conjugate-gradient steps of a level.
+        fit: Method that finds a model which explains the data, from which the levels begin; members
+            with equal starts share it. None to begin at the start.
 
     Raises:
-        InputError: counts that are not integers >= 1, levels that do not fall, or bands that are
-            not pairs.
+        InputError: A count is not an integer >= 1, the levels do not fall, or the bands are not
+            pairs.
+
+    Example:
+        A method within a budget of 100 gradients per member, whose fit begins with low frequencies:
+
+        >>> from invdiff.fwi import AnnealedMode
+        >>> method = AnnealedMode.within(100, bands=(5.0, 8.0))
+        >>> method.steps, method.fit.steps, method.fit.bands
+        (40, 50, (5.0, 8.0))
     """
 
     steps: int = 50
@@ -74,12 +87,19 @@ class AnnealedMode:
         for name in ("steps", "memory", "max_iterations"):
             object.__setattr__(self, name, as_integer(name, getattr(self, name), least=1))
         if not 0 < self.lowest <= self.highest:
-            raise InputError("noise levels do not fall", got=self, expected="0 < lowest <= highest")
+            raise InputError(
+                "the noise levels do not fall", got=self, expected="0 < lowest <= highest"
+            )
         _check_levels_of_bands(self.bands)
 
     @classmethod
     def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
-        """With the steps that ``n_gradients`` per member pay for, and bands of the fit, Hz."""
+        """The method with the steps that ``n_gradients`` per member allow.
+
+        Args:
+            n_gradients: Evaluations per member, each a forward and an adjoint solve per shot.
+            bands: Frequencies of the fit in Hz, rising.
+        """
         # The fit's line searches take a few more than its steps.
         fit = LBFGS(steps=max(n_gradients // 2, 1), bands=bands)
         return cls(steps=max(2 * n_gradients // 5, 1), fit=fit)
@@ -90,7 +110,7 @@ class AnnealedMode:
         return np.geomspace(self.highest, self.lowest, self.steps)
 
     def init(self, setting: Setting) -> InversionState:
-        """The fit, and misfit and curvature there."""
+        """The fitted models, with their misfit and curvature."""
         # Members with equal starts share the fit.
         starts = setting.start
         starts = starts[:1] if bool((starts == starts[:1]).all()) else starts
@@ -109,15 +129,15 @@ class AnnealedMode:
         )
 
     def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
-        """Where the levels begin, given what was fitted."""
+        """Models at which the levels begin, given the fitted ones."""
         return x.clone()
 
     def _fitted(self, setting: Setting, starts: Tensor) -> tuple[Tensor, Curvature, Tensor, int]:
-        """Models that explain the data, their curvature and damping, and the solves of each."""
+        """Models that explain the data, their curvature and damping, and the solves per member."""
         x, n_solves = starts, 0
         if self.fit is not None:
-            alone = setting._replace(start=starts, members=range(len(starts)))
-            *_, last = descend(self.fit, alone, max_solves=self._budget_of_fit(setting))
+            shared = setting._replace(start=starts, members=range(len(starts)))
+            *_, last = descend(self.fit, shared, max_solves=self._budget_of_fit(setting))
             x, n_solves = last.x, last.solves
             if isinstance(self.fit, AnnealedMode):
                 return x, *_recall(last.memory)[2:], n_solves
@@ -126,17 +146,17 @@ class AnnealedMode:
         return x, curvature, damping, n_solves + setting.objective.n_shots
 
     def _budget_of_fit(self, setting: Setting) -> int:
-        """Solves per member that the fit may take, so that the levels keep theirs.
+        """Forward solves per member that the fit may take, so that the levels keep theirs.
 
         Raises:
-            InputError: the budget does not pay for the fit, the start and a level.
+            InputError: The budget is too small for the fit, the start and a level.
         """
         assert self.fit is not None
         n_shots, whole = setting.objective.n_shots, setting.max_solves
         least = self.least(n_shots)
         if whole < least:
             raise InputError(
-                "the budget does not pay for the start and a step",
+                "the budget is too small for the start and a step",
                 got=f"max_solves={whole}",
                 expected=f"at least {least} for {n_shots} shots, and many times that for a result",
             )
@@ -145,19 +165,19 @@ class AnnealedMode:
         return min(share, whole - least + self.fit.least(n_shots))
 
     def least(self, n_shots: int) -> int:
-        """Fewest solves per member of the fit, the start and one level."""
+        """Fewest forward solves per member of the fit, the start and one level."""
         fit = 0 if self.fit is None else self.fit.least(n_shots)
-        # The curvature of another annealing is taken over.
+        # The curvature of an annealed fit is used as it is.
         hessian = 0 if isinstance(self.fit, AnnealedMode) else n_shots
         return fit + hessian + 2 * self.shots.count(n_shots)
 
     def cost(self, setting: Setting, state: InversionState) -> int:
-        """One evaluation, two where the objective changes."""
+        """Forward solves of one evaluation, or of two where the objective changes."""
         n_evaluations = 2 if self._is_new_objective(state.step) else 1
         return n_evaluations * self.shots.count(setting.objective.n_shots)
 
     def step(self, setting: Setting, state: InversionState) -> InversionState:
-        """The next noise level."""
+        """The state at the next noise level."""
         objective, spent = self._objective(setting, state.step), 0
         if not objective.has_data:
             return without_data(state)
@@ -171,8 +191,8 @@ class AnnealedMode:
         f_new, g_new = objective(x)
         spent += objective.n_shots
         curvature = curvature.updated(x - state.x, g_new - g, memory=self.memory)
-        # Where the quadratic predicted the misfit badly, it is made stiffer than it was learned.
-        explained = temperature * objective.n_data / 2  # f, or what noise alone makes
+        # Where the quadratic predicted the misfit badly, its curvature is increased.
+        explained = temperature * objective.n_data / 2  # f, or its value for noise alone
         missed = f_new > predicted + 0.25 * (f - predicted).abs() + 0.05 * explained
         damping = torch.where(missed, 4 * damping, (0.6 * damping).clamp_min(1.0))
         worse = f_new > f + 0.2 * explained
@@ -184,7 +204,7 @@ class AnnealedMode:
         return state.after(torch.where(keep, state.x, x), misfit, solves=spent, memory=memory)
 
     def _minimum(self, setting: Setting, state: InversionState, quadratic: _Quadratic) -> Tensor:
-        """Of the randomised objective, in coordinates ``x = m + L u`` with ``C = L L^H``."""
+        """Minimum of the randomised objective, in coordinates ``x = m + L u``, ``C = L L^H``."""
         prior = setting.prior
         assert prior is not None
         e_t = self._noise(setting, prior.grid, state.step, stream=InversionStream.STATE)
@@ -197,11 +217,11 @@ class AnnealedMode:
                 return u + covariance.sqrt_adjoint(quadratic.product(covariance.sqrt(u)))
 
             e_y = self._noise(setting, prior.grid, state.step, stream=InversionStream.DATA).double()
-            # Fresh noise of the data, pulled back by the curvature instead of by the operator.
+            # Noise of the data, pulled back by the curvature instead of by the operator.
             pull = quadratic.curvature.draw(e_y) / per_member(quadratic.temperature, e_y).sqrt()
             slope = quadratic.product(state.x - mean) - quadratic.slope + pull.to(e_x)
             target = covariance.coordinates(e_x) + covariance.sqrt_adjoint(slope)
-            # From where the member is: a solve that stops early is then a shorter step.
+            # Begin at the present model: a solve that stops early is then a shorter step.
             here = _coordinates(covariance, state.x - mean, self.max_iterations)
             solution = conjugate_gradient(
                 normal, target - normal(here), rtol=1e-3, max_iterations=self.max_iterations
@@ -212,7 +232,7 @@ class AnnealedMode:
         return setting.start.new_zeros((len(setting.members), *grid.shape))
 
     def _objective(self, setting: Setting, step: int) -> Objective:
-        """In the band and of the shots of this step."""
+        """The objective in the band and of the shots of this step."""
         objective = setting.objective
         frequency = self._frequency(step)
         if frequency is not None:
@@ -231,56 +251,61 @@ class AnnealedMode:
 
 @dataclass(frozen=True)
 class AnnealedPosterior(AnnealedMode):
-    r"""One draw from the posterior per member, at falling noise levels; the default with a prior.
+    """One draw from the posterior per member, at falling noise levels; the default with a prior.
 
-    The wave solver sees models, never noisy states. At a level ``sigma`` a member ``x`` is noised
-    and denoised, which gives what the prior expects of its surroundings, ``N(m, C)`` with ``m =
-    E[x_0|x_t]``, ``C = Cov[x_0|x_t]``. The next ``x`` minimises the randomised objective
+    The wave solver is applied to clean models, never to noisy states. At a level ``sigma`` a member
+    ``x`` is noised and denoised, which gives the prior's expectation of nearby models, ``N(m, C)``
+    with ``m = E[x_0|x_t]``, ``C = Cov[x_0|x_t]``. The next ``x`` minimises the randomised objective
     (randomise, then optimise: Bardsley et al. 2014, doi 10.1137/140964023)::
 
         f(x) / T - e_y . x + |C^(-1/2) (x - m) - e_x|^2 / 2,    e_y ~ N(0, B / T), e_x ~ N(0, I)
 
     for one quasi-Newton step: ``f`` is replaced by its quadratic model with the curvature ``B``
-    learned from all gradients so far, ``C`` is exact, and the quadratic is solved by conjugate
-    gradients, which cost no wave solve. So every level takes a single gradient, and nothing learned
-    of ``f`` is lost between levels. ``e_y`` is what noise of the data would add to the gradient,
-    drawn from the curvature and not from the operator. ``T = max(1, 2 f / n_data)`` makes the noise
-    as large as the residual while a model cannot explain the data: the profile likelihood of an
+    estimated from all gradients so far, ``C`` is exact, and the quadratic is solved by conjugate
+    gradients, which take no wave solve. So every level takes a single gradient, and the curvature
+    is kept between levels. ``e_y`` is what noise of the data would add to the gradient, drawn from
+    the curvature instead of through the operator. ``T = max(1, 2 f / n_data)`` makes the noise as
+    large as the residual while a model cannot explain the data: the profile likelihood of an
     unknown noise level. The first curvature is a Gauss-Newton Hessian of stationary correlation,
     estimated by pulling back white data (`Objective.hessian`).
 
     An `AnnealedMode`, and before it a classical fit, come first: from the starting model itself, 50
-    levels were too few. Members share what was fitted and are scattered around it by draws of the
-    prior: where the data say little, that keeps them apart.
+    levels were too few. Members share the fit and are scattered around it by draws of the prior,
+    which keeps them apart where the data contain little information.
 
-    Assumptions: independent Gaussian noise of known level, errors of the modelling included, and a
-    start within half a period. With linear data and an exact prior the draws are the posterior's
-    (``tests/verbs/test_invert.py``). In full waveform inversion most of the error that remains is
-    that of a minimum and not of noise; ``benchmarks/fwi.py`` states how far the intervals hold.
+    Assumptions: independent Gaussian noise of known level, modelling errors included, and a start
+    within half a period. With linear data and an exact prior the draws are those of the posterior
+    (``tests/verbs/test_invert.py``). In full waveform inversion most of the remaining error is that
+    of a local minimum and not of noise; ``benchmarks/fwi.py`` states how far the intervals hold.
 
     Cost: the fit, shared by all members with equal starts; then per member one evaluation (a
-    forward and an adjoint solve per shot) and one pass of the network per level.
+    forward and an adjoint solve per shot) and one network pass per level.
 
     Args:
-        steps: number of noise levels.
-        highest: first noise level, m/s.
-        lowest: last one, m/s.
-        bands: ``(noise level, frequency)`` pairs, as of `AnnealedMode`.
-        shots: which of them a step sees.
-        memory: pairs of changes of model and gradient that the curvature is made of.
-        damping: of the first steps; it falls while the quadratic model predicts the misfit.
-        max_iterations: of the conjugate gradients.
-        fit: finds what the members are scattered around; None for the start.
-        scatter: noise level, m/s, of the draws of the prior at which members begin, around what was
-            fitted. The wider, the more of the ways to explain the data are found, and the more
-            levels it takes to explain them. 0 to begin at the fit.
+        steps: Number of noise levels.
+        highest: First noise level, m/s.
+        lowest: Last noise level, m/s.
+        bands: Pairs ``(noise level, frequency)`` in m/s and Hz, as of `AnnealedMode`.
+        shots: Choice of the shots that a step uses.
+        memory: Number of pairs of changes of model and gradient that determine the curvature.
+        damping: Factor on the curvature in the first steps; it falls while the quadratic model
+            predicts the misfit.
+        max_iterations: Largest number of conjugate-gradient steps of a level.
+        fit: Method that finds the model around which members are scattered; None for the start.
+        scatter: Noise level, m/s, of the draws of the prior at which members begin, around the
+            fitted model. A larger value finds more of the models that explain the data, and takes
+            more levels. 0 to begin at the fit.
 
     Raises:
-        InputError: settings that `AnnealedMode` refuses, or a negative scatter.
+        InputError: `AnnealedMode` refuses the settings, or the scatter is negative.
 
-    >>> method = AnnealedPosterior.within(100, bands=(6.0, 10.0))
-    >>> method.steps, method.fit.steps, method.fit.fit
-    (23, 30, LBFGS(steps=37, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
+    Example:
+        >>> from invdiff.fwi import AnnealedPosterior
+        >>> AnnealedPosterior(steps=4, highest=200.0, lowest=25.0).levels  # m/s
+        array([200., 100.,  50.,  25.])
+        >>> method = AnnealedPosterior.within(100, bands=(6.0, 10.0))  # gradients per member
+        >>> method.steps, method.fit.steps, method.fit.fit
+        (23, 30, LBFGS(steps=37, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
     """
 
     highest: float = 200.0
@@ -289,9 +314,13 @@ class AnnealedPosterior(AnnealedMode):
 
     @classmethod
     def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
-        """With the steps that ``n_gradients`` per member pay for, three quarters for the fit.
+        """The method with the steps that ``n_gradients`` per member allow, 3/4 of them for the fit.
 
         Members share the fit: ``n`` of them take ``(3 + n) / 4`` of the solves of one.
+
+        Args:
+            n_gradients: Evaluations per member, each a forward and an adjoint solve per shot.
+            bands: Frequencies of the fit in Hz, rising.
         """
         fit = AnnealedMode.within(3 * n_gradients // 4, bands=bands)
         return cls(steps=max(n_gradients // 4 - 2, 1), fit=fit)
@@ -300,7 +329,7 @@ class AnnealedPosterior(AnnealedMode):
         super().__post_init__()
         if self.scatter < 0:
             raise InputError(
-                "scatter is negative", got=f"scatter={self.scatter:g}", expected=">= 0, in m/s"
+                "the scatter is negative", got=f"scatter={self.scatter:g}", expected=">= 0, in m/s"
             )
 
     def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
@@ -327,10 +356,10 @@ def _check_levels_of_bands(bands: tuple[tuple[float, float], ...]) -> None:
         if levels == sorted(levels, reverse=True) and frequencies == sorted(frequencies):
             return
     raise InputError(
-        "bands of noise levels are not pairs",
+        "the bands are not pairs of noise level and frequency",
         got=f"bands={bands!r}",
         expected="((level in m/s, frequency in Hz), ...), levels that fall, frequencies that rise",
-        hint="Bands of the fit that comes first are plain frequencies:"
+        hint="Bands of the fit are plain frequencies:"
         " fit=LBFGS(bands=(6.0, 10.0)), or AnnealedPosterior.within(100, bands=(6.0, 10.0)).",
     )
 
@@ -361,7 +390,7 @@ class _Quadratic(NamedTuple):
 
 
 def _coordinates(covariance: Covariance, v: Tensor, max_iterations: int) -> Tensor:
-    """``u`` of least squares with ``L u = v``."""
+    """Coordinates ``u`` with ``L u = v``, by least squares."""
     return conjugate_gradient(
         lambda u: covariance.sqrt_adjoint(covariance.sqrt(u)),
         covariance.sqrt_adjoint(v),

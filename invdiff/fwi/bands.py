@@ -1,4 +1,4 @@
-"""Frequency continuation: low frequencies first, whose half period exceeds the start's errors."""
+"""Frequency continuation: low frequencies first."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def check_bands(bands: Sequence[float]) -> None:
     """Refuse bands that are not rising frequencies.
 
     Raises:
-        InputError: something else.
+        InputError: The bands are not positive numbers, or do not rise.
     """
     is_numbers = all(isinstance(f, int | float | np.number) for f in bands)
     if not is_numbers or list(bands) != sorted(bands) or not all(0 < f < math.inf for f in bands):
@@ -29,10 +29,10 @@ def check_bands(bands: Sequence[float]) -> None:
 
 
 def first_band(method: object) -> float | None:
-    """Frequency in Hz below which a method inverts the data first; None for data as they are.
+    """Frequency in Hz below which a method inverts the data first; None without bands.
 
     Args:
-        method: with ``bands``, or with a ``fit`` that comes first and has them.
+        method: Inversion method with ``bands``, or with a ``fit`` that has them and comes first.
     """
     fit = getattr(method, "fit", None)
     if fit is not None:
@@ -40,12 +40,12 @@ def first_band(method: object) -> float | None:
     bands = getattr(method, "bands", ())
     if not bands:
         return None
-    first = bands[0]  # of annealing: (noise level, frequency)
+    first = bands[0]  # annealed methods have pairs (noise level, frequency)
     return float(first[1] if isinstance(first, tuple) else first)
 
 
 def band_at(bands: Sequence[float], share: float) -> float | None:
-    """Frequency in Hz at a share of the run; bands and, last, all frequencies have equal shares."""
+    """Frequency in Hz at a share of the run; bands and, last, all frequencies share it evenly."""
     stage = int(share * (len(bands) + 1))
     return bands[stage] if stage < len(bands) else None
 

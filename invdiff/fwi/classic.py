@@ -1,4 +1,4 @@
-"""Inversion without a learned prior: torch's optimisers on misfit and penalties."""
+"""Inversion without a diffusion prior: torch's optimisers on misfit and penalties."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from invdiff.protocols import Term
 __all__ = ["LBFGS", "Adam", "total_variation"]
 
 _KNOWN = ("known.theta", "known.f", "known.total", "known.g")
-_MAX_TRIALS = 25  # of a line search
-_EDGE = 1e-4  # of the range of the bounds, that a start is moved away from them
+_MAX_TRIALS = 25  # evaluations of a line search
+_EDGE = 1e-4  # distance of a start from the bounds, as a share of their range
 
 
 def total_variation(x: Tensor, *, smoothing: float = 10.0) -> Tensor:
@@ -32,8 +32,8 @@ def total_variation(x: Tensor, *, smoothing: float = 10.0) -> Tensor:
     doi 10.1016/0167-2789(92)90242-F. Differences are taken between neighbouring cells.
 
     Args:
-        x: ``(batch, nz, nx)``, m/s.
-        smoothing: differences below it cost their square, m/s.
+        x: Models, ``(batch, nz, nx)``, m/s.
+        smoothing: Differences below this are penalised by their square, m/s.
 
     >>> total_variation(torch.tensor([[[0.0, 300.0], [0.0, 300.0]]]), smoothing=0.0)
     tensor([600.])
@@ -45,18 +45,18 @@ def total_variation(x: Tensor, *, smoothing: float = 10.0) -> Tensor:
 
 @dataclass(frozen=True)
 class _Descent(ABC):
-    """One of torch's optimisers, applied to each member alone.
+    """One of torch's optimisers, applied to each member separately.
 
     Models are kept within their bounds by ``v = low + (high - low) / (1 + exp(-theta))``; the
     optimiser moves ``theta``. The objective is divided by its first value, so that settings mean
-    the same for any data. A member whose misfit is zero, to rounding, stays where it is.
+    the same for any data. A member whose misfit is zero, up to rounding, stays where it is.
 
     Args:
-        steps: iterations.
-        bands: frequencies in Hz, rising; the steps are shared out evenly among data low-passed at
-            each of them and, last, data as they are (Bunks et al. 1995, Geophysics 60(5)).
-        terms: penalties, such as ``Penalty(total_variation, 0.3)``.
-        shots: which of them a step sees.
+        steps: Number of iterations.
+        bands: Frequencies in Hz, rising; the steps are divided evenly among data low-passed at each
+            of them and, last, data as they are (Bunks et al. 1995, doi 10.1190/1.1443880).
+        terms: Penalties, such as ``Penalty(total_variation, 0.3)``.
+        shots: Choice of the shots that a step uses.
     """
 
     steps: int = 100
@@ -75,7 +75,7 @@ class _Descent(ABC):
         """The optimiser of one ``theta``; ``n_trials`` evaluations are left after the first."""
 
     def cost(self, setting: Setting, state: InversionState) -> int:
-        """Solves of one evaluation of the step's shots."""
+        """Forward solves of one evaluation of the step's shots."""
         return self.shots.count(setting.objective.n_shots)
 
     def init(self, setting: Setting) -> InversionState:
@@ -135,30 +135,37 @@ class _Descent(ABC):
 
 @dataclass(frozen=True)
 class LBFGS(_Descent):
-    r"""L-BFGS with a strong-Wolfe line search, as torch has it; the default without a prior.
+    """L-BFGS with a strong-Wolfe line search, as in torch; the default without a prior.
 
-    Minimises ``f(v) + sum of penalties`` (Liu & Nocedal 1989, doi 10.1007/BF01589116) with the
-    curvature of the latest ``memory`` steps. Deterministic: members from one start are equal, and
-    the spread of members from several starts is not an uncertainty. It finds the minimum in whose
-    basin the start lies: begin with low frequencies (``bands``; Bunks et al. 1995, Geophysics
-    60(5)), whose half period exceeds the time errors of the start.
+    Minimises ``f(v) + sum_i penalty_i(v)`` over models ``v`` within their bounds, by quasi-Newton
+    steps with the curvature of the latest ``memory`` steps (Liu & Nocedal 1989, doi
+    10.1007/BF01589116)::
+
+        theta += h d,   d = -H g,   v = low + (high - low) / (1 + exp(-theta))
+
+    Assumptions: it finds the minimum in whose basin the start lies: begin with low frequencies
+    (``bands``; Bunks et al. 1995, doi 10.1190/1.1443880), whose half period exceeds the time errors
+    of the start. Deterministic: members from one start are equal, and the spread of members from
+    several starts is not an uncertainty.
 
     Cost: one evaluation (a forward and an adjoint solve per shot) for most steps, up to 25 where
-    the line search has to shorten a step, one more where bands or shots change.
+    the line search has to shorten a step, one more where bands or shots change. No network pass.
 
     Args:
-        steps: iterations.
-        bands: frequencies in Hz, rising; the steps are divided evenly among data low-passed at each
+        steps: Number of iterations.
+        bands: Frequencies in Hz, rising; the steps are divided evenly among data low-passed at each
             of them and, last, data as they are.
-        terms: penalties, such as ``Penalty(total_variation, 0.3)``.
-        shots: which of them a step sees.
-        memory: pairs of changes of model and gradient that are kept.
+        terms: Penalties, such as ``Penalty(total_variation, 0.3)``.
+        shots: Choice of the shots that a step uses.
+        memory: Number of pairs of changes of model and gradient that are kept.
 
     Raises:
-        InputError: counts that are not integers >= 1, or bands that do not rise.
+        InputError: A count is not an integer >= 1, or the bands do not rise.
 
-    >>> LBFGS(50, bands=(5.0, 8.0))
-    LBFGS(steps=50, bands=(5.0, 8.0), terms=(), shots=AllShots(), memory=10)
+    Example:
+        >>> from invdiff.fwi import LBFGS
+        >>> LBFGS(50, bands=(5.0, 8.0))
+        LBFGS(steps=50, bands=(5.0, 8.0), terms=(), shots=AllShots(), memory=10)
     """
 
     memory: int = 10
@@ -168,16 +175,16 @@ class LBFGS(_Descent):
         object.__setattr__(self, "memory", as_integer("memory", self.memory, least=1))
 
     def cost(self, setting: Setting, state: InversionState) -> int:
-        """One evaluation, or two where that of the present model is not known."""
+        """Forward solves of one evaluation, or two where that of the present model is unknown."""
         is_known = state.step > 0 and not self._is_new_objective(state.step)
         return (1 if is_known else 2) * super().cost(setting, state)
 
     def least(self, n_shots: int) -> int:
-        """Fewest solves per member of the start and one step."""
+        """Fewest forward solves per member of the start and one step."""
         return 3 * self.shots.count(n_shots)
 
     def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:
-        """L-BFGS of one iteration, with the line search that the budget allows."""
+        """L-BFGS for one iteration, with the line search that the budget allows."""
         # By default torch allows max_iter 5 // 4 evaluations: with one iteration, no line search.
         return torch.optim.LBFGS(
             [theta], max_iter=1, max_eval=min(n_trials, _MAX_TRIALS), history_size=self.memory,
@@ -187,29 +194,40 @@ class LBFGS(_Descent):
 
 @dataclass(frozen=True)
 class Adam(_Descent):
-    """Adam with a rate that falls as a cosine to zero.
+    """Adam with a rate that falls as a cosine to zero, on misfit and penalties.
 
-    Kingma & Ba (2015), arXiv 1412.6980, on the misfit and penalties. Robust against gradients that
-    change from step to step, as those of `Minibatch` and `Encoded` shots do, and slower than
-    `LBFGS` otherwise. Deterministic for given shots: the spread of members is not an uncertainty.
-    Cost: one evaluation (a forward and an adjoint solve per shot) per step.
+    Kingma & Ba (2015, arXiv 1412.6980), with the model kept within its bounds as by `LBFGS`::
+
+        theta -= rate_k m_k / (sqrt(v_k) + 1e-8),   rate_k = rate (1 + cos(pi k / steps)) / 2
+
+    for the running means ``m_k`` and ``v_k`` of the gradient and its square.
+
+    Assumptions: robust against gradients that change from step to step, as those of `Minibatch` and
+    `Encoded` shots do, and slower than `LBFGS` otherwise. Deterministic for given shots: the spread
+    of members is not an uncertainty. Cost: one evaluation (a forward and an adjoint solve per shot)
+    per step, no network pass.
 
     Args:
-        steps: iterations.
-        bands: frequencies in Hz, rising, as of `LBFGS`.
-        terms: penalties, such as ``Penalty(total_variation, 0.3)``.
-        shots: which of them a step sees.
-        rate: of the first step, in ``theta``; 0.02 is about 17 m/s in the middle of the bounds
+        steps: Number of iterations.
+        bands: Frequencies in Hz, rising, as of `LBFGS`.
+        terms: Penalties, such as ``Penalty(total_variation, 0.3)``.
+        shots: Choice of the shots that a step uses.
+        rate: Rate of the first step, in ``theta``; 0.02 is about 17 m/s in the middle of the bounds
             1400 to 4800 m/s.
 
     Raises:
-        InputError: counts that are not integers >= 1, or bands that do not rise.
+        InputError: A count is not an integer >= 1, or the bands do not rise.
+
+    Example:
+        >>> from invdiff.fwi import Adam, Minibatch
+        >>> Adam(200, shots=Minibatch(4)).shots.count(32)  # solves per step of a survey of 32 shots
+        4
     """
 
     rate: float = 0.02
 
     def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:
-        """Adam with the rate of the step."""
+        """Adam with the rate of this step."""
         share = torch.cos(torch.tensor(step / self.steps * torch.pi))
         return torch.optim.Adam([theta], lr=self.rate * float(1 + share) / 2)
 
@@ -231,7 +249,7 @@ class _MemberDescent:
         share = ((x.double() - low) / (high - low)).clamp(_EDGE, 1 - _EDGE)
         theta = memory.get("theta", torch.logit(share))
         self.theta = theta.clone().requires_grad_()
-        # The model of an unchanged theta is x itself, not what rounding and the edge make of it.
+        # The model of an unchanged theta is x itself, unaffected by rounding and the bounds.
         self._x, self._unchanged = x, theta.clone()
         self._start = memory
         self._after: Mapping[str, Any] | None = None
@@ -242,9 +260,9 @@ class _MemberDescent:
         self.n_evaluations, self.f = 0, 0.0
 
     def run(self, step: int, allowed: int) -> None:
-        """One step of the optimiser, of ``allowed`` evaluations at most.
+        """One step of the optimiser, with at most ``allowed`` evaluations.
 
-        None where the model explains the data: Adam would walk off along the rounding errors.
+        No step is taken where the model explains the data: Adam would follow the rounding errors.
         """
         n_trials = allowed if self._find() is not None else allowed - 1
         if not self.method.terms and self._is_explained():
@@ -266,12 +284,12 @@ class _MemberDescent:
         return self.objective.is_explained(here[1])
 
     def model(self) -> Tensor:
-        """In m/s, within the bounds."""
+        """The model ``(nz, nx)`` in m/s, within the bounds."""
         with torch.no_grad():
             return self._velocity()[0]
 
     def memory(self) -> dict[str, Tensor]:
-        """All that the next iteration needs."""
+        """All tensors that the next iteration needs, by name."""
         stored = {"theta": self.theta.detach().clone()}
         for known in self._known:
             stored |= dict(zip(_KNOWN, known, strict=True))
@@ -294,7 +312,7 @@ class _MemberDescent:
         return (v + torch.where(self.theta == self._unchanged, self._x - v, 0.0).detach())[None]
 
     def _find(self) -> tuple[Tensor, ...] | None:
-        """What is known of the present model."""
+        """The stored evaluation of the present model; None if there is none."""
         return next((k for k in self._known if torch.equal(k[0], self.theta)), None)
 
     def _closure(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""The curvature of a misfit, learned from its gradients: BFGS, batched over members."""
+"""BFGS estimates of the curvature of a misfit, batched over members."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from invdiff.covariance import Covariance
 
 __all__ = ["Curvature"]
 
-_LEAST = 0.1  # of s^T B s that s^T y has at least, after damping
+_LEAST = 0.1  # smallest share of s^T B s that s^T y has after damping
 
 
 @dataclass(frozen=True, eq=False)
 class Curvature:
-    """The curvature ``B`` of each member by BFGS, in double precision.
+    """The curvature ``B`` of each member's misfit, estimated from its gradients by BFGS.
 
     From changes ``s`` of the model and ``y`` of the gradient, ``B`` is updated to satisfy
     ``B s = y``::
@@ -25,13 +25,16 @@ class Curvature:
         B_+ = B - (B s)(B s)^T / (s^T B s) + y y^T / (s^T y)
 
     with Powell's damping where the misfit is not convex along ``s``, so that ``B`` stays positive
-    (Nocedal & Wright 2006, chapters 6 and 18). Only products ``B v`` and draws are offered; a
-    product costs two inner products per pair.
+    (Nocedal & Wright 2006, doi 10.1007/978-0-387-40065-5, chapters 6 and 18). Only products ``B v``
+    and draws ``N(0, B)`` are offered, in double precision.
+
+    Assumptions: a misfit that is close to quadratic between the steps. Cost: no wave solve;
+    a product takes two inner products per pair.
 
     Args:
-        base: ``B_0``, positive, shared by the members.
-        s: changes of the model, oldest first, ``(batch, k, nz, nx)``.
-        y: damped changes of the gradient, likewise.
+        base: Initial curvature ``B_0``, positive, shared by the members or one for each.
+        s: Changes of the model, oldest first, ``(batch, k, nz, nx)``, m/s.
+        y: Damped changes of the gradient, ``(batch, k, nz, nx)``.
     """
 
     base: Covariance
@@ -40,12 +43,12 @@ class Curvature:
 
     @classmethod
     def start(cls, base: Covariance, x: Tensor) -> Curvature:
-        """``B_0``, for models like ``x`` ``(batch, nz, nx)``."""
+        """The curvature ``B_0`` without updates, for models like ``x``, ``(batch, nz, nx)``."""
         none = x.double()[:, None][:, :0]
         return cls(base, none, none)
 
     def updated(self, s: Tensor, y: Tensor, *, memory: int) -> Curvature:
-        """With one more pair ``(batch, nz, nx)``, of the ``memory`` latest.
+        """The curvature with one more pair ``(batch, nz, nx)``; the latest ``memory`` are kept.
 
         The pair of a member that did not move changes nothing.
         """
@@ -61,7 +64,7 @@ class Curvature:
         return Curvature(self.base, *kept)
 
     def expand(self, batch: int) -> Curvature:
-        """That of one member for as many."""
+        """The curvature of one member, repeated for a batch."""
         if len(self.s) == batch:
             return self
         return Curvature(
@@ -70,15 +73,16 @@ class Curvature:
         )
 
     def product(self, v: Tensor) -> Tensor:
-        """``B v`` of ``(batch, nz, nx)``, double."""
+        """Product ``B v`` of ``v``, ``(batch, nz, nx)``, in double precision."""
         v = v.double()
         minus, plus = self._factors
         return self.base(v) - _project(minus, v) + _project(plus, v)
 
     def draw(self, e: Tensor) -> Tensor:
-        """``N(0, B)`` of standard normal ``e``: ``B_+ = A B A^T``, ``A = I + (b - a) s^T / c``.
+        """Draws from ``N(0, B)`` of standard normal ``e``, ``(batch, nz, nx)``.
 
-        ``a`` and ``b`` are the factors of an update, ``c^2 = s^T B s``.
+        With ``B_+ = A B A^T``, ``A = I + (b - a) s^T / c``, where ``a`` and ``b`` are the factors
+        of an update and ``c^2 = s^T B s``.
         """
         w = self.base.draw(e.double())
         minus, plus = self._factors
@@ -91,7 +95,7 @@ class Curvature:
 
     @cached_property
     def _factors(self) -> tuple[Tensor, Tensor]:
-        """``B s / sqrt(s^T B s)`` and ``y / sqrt(s^T y)`` of each update, like ``s``."""
+        """Factors ``B s / sqrt(s^T B s)`` and ``y / sqrt(s^T y)`` of each update, like ``s``."""
         minus, plus = torch.zeros_like(self.s), torch.zeros_like(self.y)
         for k in range(self.s.shape[1]):
             s, y = self.s[:, k], self.y[:, k]
@@ -102,17 +106,17 @@ class Curvature:
 
 
 def _dot(a: Tensor, b: Tensor) -> Tensor:
-    """``(batch, 1, 1)`` inner products."""
+    """Inner products of each member, ``(batch, 1, 1)``."""
     return (a * b).sum((-2, -1), keepdim=True)
 
 
 def _project(factors: Tensor, v: Tensor) -> Tensor:
-    """``sum_k a_k (a_k . v)``."""
+    """Sum ``sum_k a_k (a_k . v)`` over the factors of each member."""
     flat = factors.flatten(2)
     weights = torch.einsum("bkn,bn->bk", flat, v.flatten(1))
     return torch.einsum("bkn,bk->bn", flat, weights).reshape(v.shape)
 
 
 def _over_root(v: Tensor, square: Tensor) -> Tensor:
-    """``v / sqrt(square)``, zero where ``square`` is not positive."""
+    """``v / sqrt(square)``; zero where ``square`` is not positive."""
     return torch.where(square > 0, v / square.clamp_min(1e-300).sqrt(), 0.0)

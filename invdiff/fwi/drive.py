@@ -1,4 +1,4 @@
-"""Run a method: step by step, within a budget of solves, from where a stored run stopped."""
+"""Run an inversion method step by step, within a budget of solves."""
 
 from __future__ import annotations
 
@@ -25,25 +25,27 @@ def descend(
     checkpoint: Path | None = None,
     run: Identity | None = None,
 ) -> Iterator[InversionState]:
-    """Yield the state at the start and after each step, until one of the ends is met.
+    """Yield the state at the start and after each step, until the run ends.
+
+    It ends after the method's steps, at the budget of solves, or at the misfit ``stop_at``.
 
     Args:
-        method: any.
-        setting: what it works on.
-        max_solves: forward solves per member, never exceeded; it may cut the last line search
-            short.
-        stop_at: normalised misfit at which all members are done; noise alone makes 1.
-        checkpoint: file of the state, written after each step; a run is resumed from it, bit for
-            bit unless the budget had cut a line search short.
-        run: identity of the run that the file must have.
+        method: Any inversion method.
+        setting: Objective, prior, starting models and randomness.
+        max_solves: Forward solves per member, never exceeded; the limit may shorten the last line
+            search.
+        stop_at: Normalised misfit at which all members are finished; noise alone gives 1.
+        checkpoint: File of the state, written after each step, from which a run is resumed: bit for
+            bit, unless the budget had shortened a line search.
+        run: Identity of the run that the file must have.
 
     Raises:
-        InputError: a budget that does not pay for the start and a step, or a checkpoint that cannot
-            be written or belongs to another run.
-        DivergedError: models that are not finite.
+        InputError: The budget is too small for the start and a step, or the checkpoint cannot be
+            written or belongs to another run.
+        DivergedError: The models are no longer finite.
     """
     run = run or {}
-    # A fit inside a method has a share of what the caller gave.
+    # A fit inside a method has a share of the caller's budget.
     total = max_solves if setting.max_solves == sys.maxsize else setting.max_solves
     if checkpoint is not None:
         check_writable(checkpoint)
@@ -55,7 +57,7 @@ def descend(
         least = state.solves + method.cost(setting, state)
         if least > max_solves:
             raise InputError(
-                "the budget does not pay for the start and a step",
+                "the budget is too small for the start and a step",
                 got=f"max_solves={total}",
                 expected=f"at least {least + total - max_solves} forward solves per member",
             )

@@ -1,4 +1,4 @@
-"""The protocol of methods of inversion: a first state, and one state after the other."""
+"""The protocol of inversion methods."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["Method", "Setting", "noised", "without_data"]
 
 
 class Setting(NamedTuple):
-    """What a method works on: objective, prior, starts and randomness."""
+    """What a method works on: objective, prior, starting models and randomness."""
 
     objective: Objective
     """The objective of all shots."""
@@ -27,7 +27,7 @@ class Setting(NamedTuple):
     start: Tensor
     """Starting models ``(batch, nz, nx)``, m/s."""
     noise: NoiseField
-    """The source of all randomness."""
+    """Source of all randomness."""
     members: Sequence[int]
     """Numbers of the realizations."""
     max_solves: int = sys.maxsize
@@ -35,7 +35,7 @@ class Setting(NamedTuple):
 
 
 class Method(Protocol):
-    """A frozen dataclass of settings; all that changes is in the state."""
+    """An inversion method: a frozen dataclass of settings; all that changes is in the state."""
 
     @property
     def steps(self) -> int:
@@ -56,12 +56,12 @@ class Method(Protocol):
         ...
 
     def step(self, setting: Setting, state: InversionState) -> InversionState:
-        """State after one more step; a pure function."""
+        """The state after one more step; a pure function of its arguments."""
         ...
 
 
 def noised(prior: Prior, x: Tensor, level: float, *, e: Tensor) -> tuple[Tensor, Tensor]:
-    """``x_t = alpha (x + level e)`` of models ``x``, and its time ``t``."""
+    """Noisy models ``x_t = alpha (x + level e)``, ``(batch, nz, nx)``, and their time ``t``."""
     t = prior.schedule.time(torch.tensor(level, dtype=torch.float64))
     return float(prior.schedule.alpha(t)) * (x + level * e), t
 

@@ -20,7 +20,7 @@ from invdiff.protocols import WaveOperator
 
 __all__ = ["Objective"]
 
-_SMOOTHING = 3.0  # cells: one draw of e is speckled
+_SMOOTHING = 3.0  # cells: the squares of a single draw fluctuate
 _FLOOR = 1e-3  # of the largest illumination
 
 
@@ -31,12 +31,12 @@ class Objective:
     Cost: an evaluation takes a forward and an adjoint solve per model and shot.
 
     Args:
-        operator: ``F``.
-        y: data, ``(shot, receiver, time)``.
-        misfit: of the traces of a shot; minus their log-likelihood where an ensemble is drawn.
-        noise_std: of a sample.
-        n_data: samples that count, as a chi-square counts them.
-        scale: of the misfit: the number of all shots over that of those which ``operator`` fires.
+        operator: Operator ``F`` that predicts the traces.
+        y: Data, ``(shot, receiver, time)``.
+        misfit: Misfit of the traces of a shot; minus their log-likelihood for an ensemble.
+        noise_std: Standard deviation of the noise of a sample.
+        n_data: Number of samples that count, as in a chi-square.
+        scale: Number of all shots over the number of those that ``operator`` fires.
     """
 
     operator: WaveOperator
@@ -59,14 +59,14 @@ class Objective:
         """Half the squared residual over the noise, or another misfit, of weighted traces.
 
         Args:
-            operator: ``F``.
-            y: ``(shot, receiver, time)``.
-            noise_std: of a sample.
-            misfit: instead of ``L2(noise_std)``.
-            weights: broadcastable to ``y``; 0 leaves out.
+            operator: Operator ``F`` that predicts the traces.
+            y: Data, ``(shot, receiver, time)``.
+            noise_std: Standard deviation of the noise of a sample.
+            misfit: Misfit of a shot; None for ``L2(noise_std)``.
+            weights: Weights, broadcastable to ``y``; 0 leaves samples out.
 
         Raises:
-            InputError: weights that leave no data.
+            InputError: All weights are zero.
         """
         misfit = misfit or L2(noise_std)
         n_data = float(y.numel())
@@ -76,15 +76,15 @@ class Objective:
             if n_data == 0:
                 raise InputError(
                     "the weights leave no data",
-                    got="zeros alone",
+                    got="only zeros",
                     expected="a weight that is not zero",
-                    hint="1 keeps a sample, 0 leaves it out.",
+                    hint="A weight of 1 keeps a sample, 0 leaves it out.",
                 )
         return cls(operator, y, misfit, noise_std, n_data)
 
     @property
     def n_shots(self) -> int:
-        """Forward solves of an evaluation of one model, and as many adjoint ones."""
+        """Forward solves per evaluation and model; there are as many adjoint ones."""
         return self.operator.range.shape[0]
 
     @property
@@ -94,9 +94,9 @@ class Objective:
         return weights is None or bool(weights.any())
 
     def is_explained(self, f: Tensor) -> bool:
-        """Whether a value leaves nothing to explain: zero, or what rounding makes of least squares.
+        """Whether a misfit is zero, or due to rounding where it is a least-squares one.
 
-        A residual of a hundred roundings of the data is none of the model.
+        A residual of a hundred roundings of the data is not due to the model.
         """
         if isinstance(_unwrapped(self.misfit), L2):
             rounding = 100 * torch.finfo(self.y.dtype).eps
@@ -119,20 +119,20 @@ class Objective:
     def hessian(self, x: Tensor, noise: NoiseField) -> SpectralCovariance:
         r"""Gauss-Newton Hessian ``J^T J / noise_std^2`` at models, as ``D F^H S F D``.
 
-        White data pulled back, ``J^T e``, are draws of a field whose covariance it is. Their mean
+        White data pulled back, ``J^T e``, are draws of a field with this covariance. Their mean
         square by cell, smoothed, gives the map ``D^2``, and their mean spectrum by wavenumber, once
         divided by ``D``, the power ``S``, clipped at one: waves resolve no finer scale than theirs,
-        and a large scale is left to what is learned. Cost: a forward and an adjoint solve per shot,
-        for one draw of ``e`` each.
+        and large scales are left to the quasi-Newton updates. Cost: a forward and an adjoint solve
+        per shot, for one draw of ``e`` each.
 
         ``S`` has mean one before it is clipped at one, so that no wavenumber is taken to be better
-        determined than white data would: a curvature that is too low is corrected by learning, one
-        that is too high slows the models down. The diagonal is thus at most ``D^2``, how strongly
+        determined than white data would: updates correct a curvature that is too low, but one that
+        is too high slows the models down. The diagonal is thus at most ``D^2``, how strongly
         the data determine each cell.
 
         Args:
-            x: ``(batch, nz, nx)``.
-            noise: of ``e``, the same for all models.
+            x: Models, ``(batch, nz, nx)``, m/s.
+            noise: Source of ``e``, which is the same for all models.
 
         Returns:
             One operator for each model, in 1 / (m/s)^2.
@@ -142,7 +142,7 @@ class Objective:
         return SpectralCovariance(power, std, is_complex=False, by_member=True)
 
     def _power_and_std(self, x: Tensor, noise: NoiseField) -> tuple[Tensor, Tensor]:
-        """``S`` and ``D`` at one model."""
+        """Power ``S`` and standard deviation ``D`` of the Hessian at one model."""
         weights = _weights(self.misfit)
         e = noise(self.operator.range, [0], 0, stream=InversionStream.ILLUMINATION)[0].to(x)
         draws = pulled_back(self.operator, x, e if weights is None else weights.to(x) * e)
@@ -159,8 +159,8 @@ class Objective:
         misfit: Misfit = Filtered(self.misfit, frequency, dt)
         weights = _weights(self.misfit)
         if weights is not None:
-            # Where nothing was recorded the data are zero, and a prediction that goes on would be
-            # smeared by the filter into what was.
+            # Where nothing was recorded the data are zero; the filter would smear the prediction
+            # there into the recorded samples.
             recorded = (weights != 0) | (self.y != 0)
             if bool((recorded.any(-1) & ~recorded.all(-1)).any()):
                 misfit = Masked(misfit, recorded.to(self.y.dtype))
@@ -184,7 +184,7 @@ class Objective:
         without any data, such as dead ones, are not fired.
 
         Raises:
-            InputError: misfits that weight the shots differently.
+            InputError: The misfit weights the shots differently.
         """
         mask, code, misfit = _weights(self.misfit), torch.as_tensor(weights), self.misfit
         if mask is not None and mask.ndim == 3 and len(mask) > 1:
@@ -195,7 +195,7 @@ class Objective:
                     "shots with different weights cannot be fired together",
                     got=f"weights of {int(has_data.sum())} shots that differ",
                     expected="weights (receiver, time) that all shots share",
-                    hint="Leave out the mute of near offsets and the weights by amplitude, or take"
+                    hint="Omit the mute of near offsets and the weights by amplitude, or use"
                     " Minibatch. Receivers must be dead in all shots or in none.",
                 )
             code, misfit = code * has_data, misfit.shots([first])
@@ -209,7 +209,7 @@ class Objective:
 
 
 def _weights(misfit: Misfit) -> Tensor | None:
-    """The product of those of all masks around a misfit, if there are any."""
+    """Product of the weights of all masks around a misfit; None without a mask."""
     if not isinstance(misfit, Masked | Filtered):
         return None
     inner = _weights(misfit.misfit)
@@ -223,7 +223,7 @@ def _unwrapped(misfit: Misfit) -> Misfit:
 
 
 def _radial_mean(power: Tensor) -> Tensor:
-    """Mean over modes of nearly the same wavenumber, back on the modes."""
+    """Mean over modes of nearly the same wavenumber, on the grid of the modes."""
     k = sum(a**2 for a in np.meshgrid(*map(np.fft.fftfreq, power.shape), indexing="ij")) ** 0.5
     ring = np.round(k * min(power.shape)).astype(int)
     mean = np.bincount(ring.ravel(), power.numpy().ravel()) / np.bincount(ring.ravel())

@@ -1,4 +1,4 @@
-"""RED-diffusion: an inversion regularised by what a denoiser would change."""
+"""RED-diffusion: an inversion regularised by the residual of a denoiser."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # of Adam (Kingma & Ba 2015, arXi
 
 @dataclass(frozen=True)
 class REDDiffusion:
-    r"""Regularisation by denoising diffusion.
+    r"""Regularisation by denoising diffusion, an optimiser.
 
     Adam on the misfit and on the residual of the denoiser ``D`` at a random noise level, which is
     not differentiated (Shan et al. 2026, doi 10.1038/s42005-026-02677-6)::
@@ -33,22 +33,23 @@ class REDDiffusion:
         gradient = grad f(x) / T + weight (eps_hat - eps)
         eps_hat  = (x + sigma eps - D(x + sigma eps)) / sigma
 
-    with ``T = max(1, 2 f / n_data)``, as of `AnnealedMode`. An optimiser: members differ by ``eps``
-    alone, and their spread is not an uncertainty. Cost: a forward and an adjoint solve per shot and
-    a pass of the network per step.
+    with ``T = max(1, 2 f / n_data)``, as in `AnnealedMode`.
+
+    Assumptions: members differ only by ``eps``, and their spread is not an uncertainty. Cost: a
+    forward and an adjoint solve per shot and one network pass per step and member.
 
     Args:
-        steps: iterations of Adam.
-        weight: of the denoiser's residual, in units of the misfit's gradient, s/m.
-        rate: of the first step, m/s; it falls to zero as a cosine.
-        lowest: noise level, m/s.
-        highest: noise level, m/s; levels are drawn log-uniformly, the same for all members.
-        bands: frequencies in Hz, rising, as of `LBFGS`.
-        shots: which of them a step sees.
+        steps: Number of iterations of Adam.
+        weight: Weight of the denoiser's residual, in units of the misfit's gradient, s/m.
+        rate: Rate of the first step, m/s; it falls to zero as a cosine.
+        lowest: Lowest noise level, m/s.
+        highest: Highest noise level, m/s; levels are drawn log-uniformly, equal for all members.
+        bands: Frequencies in Hz, rising, as of `LBFGS`.
+        shots: Choice of the shots that a step uses.
 
     Raises:
-        InputError: counts that are not integers >= 1, levels or rates that are not positive, or
-            bands that do not rise.
+        InputError: A count is not an integer >= 1, a level or rate is not positive, or the bands do
+            not rise.
     """
 
     steps: int = 300
@@ -104,7 +105,7 @@ class REDDiffusion:
         return state.after(x, misfit, solves=objective.n_shots, memory=memory)
 
     def _residual(self, setting: Setting, state: InversionState) -> Tensor:
-        """``eps_hat - eps`` at a random level."""
+        """Residual ``eps_hat - eps`` of the denoiser at a random noise level."""
         prior = setting.prior
         assert prior is not None
         rng = np.random.default_rng((setting.noise.seed, state.step))

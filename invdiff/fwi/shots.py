@@ -1,4 +1,4 @@
-"""Which shots a step sees: all, a few in turn, or all at once with random signs."""
+"""The shots of a step: all, a few in turn, or all at once with random signs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Shots(Protocol):
     """Chooses the shots of a step."""
 
     def of(self, objective: Objective, step: int, seed: int) -> Objective:
-        """What stands for the objective at a step; a pure function."""
+        """The objective of the shots of a step; a pure function of its arguments."""
         ...
 
     def is_new(self, step: int) -> bool:
@@ -25,37 +25,37 @@ class Shots(Protocol):
         ...
 
     def count(self, n_shots: int) -> int:
-        """Solves that an evaluation takes of a survey of ``n_shots``."""
+        """Forward solves of an evaluation for a survey of ``n_shots``."""
         ...
 
 
 @dataclass(frozen=True)
 class AllShots:
-    """Every shot at every step."""
+    """Every shot at every step. Cost: a forward and an adjoint solve per shot and evaluation."""
 
     def of(self, objective: Objective, step: int, seed: int) -> Objective:
         """The objective of all shots, unchanged."""
         return objective
 
     def is_new(self, step: int) -> bool:
-        """False: the choice never changes."""
+        """Always false, since the choice never changes."""
         return False
 
     def count(self, n_shots: int) -> int:
-        """All ``n_shots``."""
+        """The number of shots, ``n_shots``."""
         return n_shots
 
 
 @dataclass(frozen=True)
 class _Drawn:
-    """A choice of ``n`` that is kept for some steps, so that a method can learn its curvature.
+    """A choice of ``n`` that is kept for some steps, so that a method can estimate its curvature.
 
     Args:
-        n: solves per model and step.
-        keep: steps before another choice.
+        n: Forward solves per model and step.
+        keep: Number of steps before the next choice.
 
     Raises:
-        InputError: numbers that are not integers, or less than one.
+        InputError: A number is not an integer, or is less than one.
     """
 
     n: int
@@ -78,16 +78,17 @@ class Minibatch(_Drawn):
     """``n`` of the shots, drawn without repetition, whose misfit is scaled to that of all.
 
     Unbiased: the expectation of the scaled gradient over the choices is the gradient of all shots
-    (van Leeuwen & Herrmann 2013, doi 10.1111/gpr.12002). A choice whose shots hold no data, for
-    they are dead or muted, changes nothing and costs nothing. Cost: ``n`` forward and adjoint
-    solves per step.
+    (van Leeuwen & Herrmann 2013, doi 10.1111/gpr.12002). A choice whose shots hold no data,
+    because they are dead or muted, changes nothing and costs nothing.
+
+    Cost: ``n`` forward and adjoint solves per step.
 
     Args:
-        n: shots per step; all if there are fewer.
-        keep: steps before another choice.
+        n: Number of shots per step; all if there are fewer.
+        keep: Number of steps before the next choice.
 
     Raises:
-        InputError: numbers that are not integers, or less than one.
+        InputError: A number is not an integer, or is less than one.
 
     >>> Minibatch(2).count(16)
     2
@@ -100,7 +101,7 @@ class Minibatch(_Drawn):
         return objective.shots(sorted(int(i) for i in chosen))
 
     def count(self, n_shots: int) -> int:
-        """``n``, or all shots if there are fewer."""
+        """The number ``n``, or all shots if there are fewer."""
         return min(self.n, n_shots)
 
 
@@ -111,15 +112,15 @@ class Encoded(_Drawn):
     Unbiased: cross-talk between shots vanishes in expectation, ``E |sum_i w_i r_i|^2 = sum_i
     |r_i|^2`` for signs ``w_i`` and residuals ``r_i`` (Krebs et al. 2009, Geophysics 74(6)). Assumes
     a spread that does not move, least squares, and weights of the traces that all shots share:
-    mutes of near offsets and weights by amplitude rule it out; dead shots are left out. Cost: ``n``
+    mutes of near offsets and weights by amplitude exclude it; dead shots are left out. Cost: ``n``
     forward and adjoint solves per step, whatever the number of shots.
 
     Args:
-        n: sums per step.
-        keep: steps before other signs.
+        n: Number of sums per step.
+        keep: Number of steps before the next signs.
 
     Raises:
-        InputError: numbers that are not integers, or less than one.
+        InputError: A number is not an integer, or is less than one.
     """
 
     def of(self, objective: Objective, step: int, seed: int) -> Objective:
@@ -129,5 +130,5 @@ class Encoded(_Drawn):
         return objective.encoded(signs)
 
     def count(self, n_shots: int) -> int:
-        """One solve per sum."""
+        """The number ``n`` of sums, each of which takes one solve."""
         return self.n

@@ -1,4 +1,4 @@
-"""What the first prediction says of a starting model, a wavelet and the units of the data."""
+"""Checks of a starting model, a wavelet and the units of the data by the first prediction."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["amplitude_factor", "check_start"]
 
 _OFF = 2.0  # factor between the amplitudes of data and prediction that is warned of
 _IN_PHASE = 0.8  # correlation above which least squares finds the amplitude
-_HEARD = 2.0  # energy over that of the noise above which the lag of a trace is one of waves
+_AUDIBLE = 2.0  # energy over that of the noise above which the lag of a trace is one of waves
 _SKIPPED = 0.05  # share of the traces above which a start is called cycle-skipped
 
 
@@ -32,24 +32,24 @@ def check_start(
     """Warn before a long run if its first prediction and the data cannot be brought together.
 
     Either their amplitudes differ, or more than a few traces are off by more than half a period.
-    Costs one forward solve per shot.
+    Cost: one forward solve per shot.
 
     Args:
-        operator: predicts the traces.
-        x: starting model ``(nz, nx)``, m/s.
-        y: data ``(shot, receiver, time)``, finite.
-        noise_std: of a sample, a number or broadcastable to ``y``.
-        weights: broadcastable to ``y``; 0 leaves out.
-        frequency: corner of the low-pass of the first stage, Hz; by default the peak of the mean
+        operator: Operator that predicts the traces.
+        x: Starting model ``(nz, nx)``, m/s.
+        y: Data ``(shot, receiver, time)``, finite.
+        noise_std: Standard deviation of a sample, a number or broadcastable to ``y``.
+        weights: Weights, broadcastable to ``y``; 0 leaves samples out.
+        frequency: Corner of the low-pass of the first stage, Hz; by default the peak of the mean
             spectrum of the prediction.
 
     Returns:
         ``amplitude_factor``, of the data over the prediction, and ``cycle_skipped``, the share of
-        the traces that stand out of the noise; without what cannot be found.
+        the traces above the noise; values that cannot be determined are left out.
 
     Warns:
-        DataWarning: amplitudes that differ by more than a factor of two, or traces that are off by
-            more than half a period.
+        DataWarning: Amplitudes differ by more than a factor of two, or traces are off by more than
+            half a period.
     """
     with torch.no_grad():
         predicted = operator(x[None])[0].double()
@@ -69,34 +69,34 @@ def check_start(
     if frequency is None:
         return notes
     grid = operator.range.with_dtype(torch.float64)
-    # A wrong polarity was warned of: it is not a lag.
+    # A wrong polarity has its own warning: it is not a lag.
     pair = (grid.to_dataarray(traces, "pressure") for traces in (np.sign(factor) * p, d))
     found = cycle_skipping(*pair, dt=dt, frequency=frequency)
-    is_heard = (d.square().sum(-1) > _HEARD * noise.square().sum(-1)).numpy()
-    if not is_heard.any():
+    is_audible = (d.square().sum(-1) > _AUDIBLE * noise.square().sum(-1)).numpy()
+    if not is_audible.any():
         return notes
-    notes["cycle_skipped"] = float(found["is_skipped"].values[is_heard].mean())
+    notes["cycle_skipped"] = float(found["is_skipped"].values[is_audible].mean())
     if notes["cycle_skipped"] > _SKIPPED:
         _warn_of_skipping(notes["cycle_skipped"], frequency)
     return notes
 
 
 def amplitude_factor(predicted: Tensor, observed: Tensor, noise: Tensor) -> float | None:
-    r"""By how much the prediction has to be multiplied to have the amplitude of the data.
+    r"""The factor by which the prediction must be multiplied to have the amplitude of the data.
 
     Least squares, :math:`a = \langle p, d \rangle / \langle p, p \rangle`, where they are in phase;
     noise of the data does not bias it. A prediction that is out of phase, as that of a
     cycle-skipped start is, makes it too small. There the ratio of the energies,
-    :math:`\sqrt{(|d|^2 - |s|^2) / |p|^2}` without that of the noise ``s``, takes its place; it
-    knows no sign.
+    :math:`\sqrt{(|d|^2 - |s|^2) / |p|^2}` without that of the noise ``s``, replaces it; it has no
+    sign.
 
     Args:
-        predicted: ``p``, weighted traces.
-        observed: ``d``, likewise.
-        noise: ``s``, the standard deviation of each sample, weighted alike.
+        predicted: Weighted traces ``p`` of the prediction.
+        observed: Weighted traces ``d`` of the data.
+        noise: Standard deviation ``s`` of each sample, weighted alike.
 
     Returns:
-        None where nothing is predicted or observed.
+        The factor; None where the prediction or the data are zero.
 
     >>> wave = torch.sin(torch.linspace(0, 20, 200))
     >>> round(amplitude_factor(wave, -3 * wave, torch.zeros(200)), 4)
@@ -110,7 +110,7 @@ def amplitude_factor(predicted: Tensor, observed: Tensor, noise: Tensor) -> floa
     coherent, energetic = product / p, (d / p) ** 0.5
     if abs(coherent) >= _IN_PHASE * energetic:
         return coherent
-    # All that may be said of noisy data is that their signal is no stronger than they are.
+    # Of noisy data it is only known that their signal is not stronger than they are.
     denoised = (max(d - s, 0.0) / p) ** 0.5
     within = min(max(denoised, 1.0), energetic) if s > 0 else denoised
     return float(max(within, abs(coherent)))
@@ -144,7 +144,7 @@ def _warn_of_skipping(fraction: float, frequency: float) -> None:
 
 
 def _peak(traces: Tensor, dt: float) -> float | None:
-    """Where the mean amplitude spectrum is highest between zero and Nyquist, Hz."""
+    """Frequency in Hz, between zero and Nyquist, of the highest mean amplitude spectrum."""
     spectrum = np.abs(np.fft.rfft(traces.cpu().numpy(), axis=-1)).mean((0, 1))
     frequency = np.fft.rfftfreq(traces.shape[-1], dt)
     inner = (frequency > 0) & (frequency < 0.5 / dt)

@@ -17,15 +17,16 @@ __all__ = ["InversionState", "load_state", "save_state"]
 
 @dataclass(frozen=True)
 class InversionState:
-    """The state after ``step`` steps.
+    """The state of an inversion after ``step`` steps.
 
     Args:
-        step: number of steps done.
-        x: models ``(batch, nz, nx)``, m/s.
-        solves: forward solves per member so far; each has an adjoint one.
-        misfit: normalised misfit, ``2 f / n_data``, after each step, ``(batch, step + 1)``.
-        spent: solves after each step, ``(step + 1,)``.
-        memory: what else the method keeps.
+        step: Number of steps done.
+        x: Models of the members, ``(batch, nz, nx)``, m/s.
+        solves: Forward solves per member so far, each with an adjoint one.
+        misfit: Normalised misfit, ``2 f / n_data``, at the start and after each step,
+            ``(batch, step + 1)``.
+        spent: Forward solves per member at the start and after each step, ``(step + 1,)``.
+        memory: Tensors that the method keeps in addition, by name.
     """
 
     step: int
@@ -39,7 +40,7 @@ class InversionState:
     def at(
         cls, x: Tensor, misfit: Tensor, *, solves: int, memory: Mapping[str, Tensor]
     ) -> InversionState:
-        """The state before the first step."""
+        """The state before the first step, of models ``x`` and misfits ``(batch,)``."""
         return cls(0, x, solves, misfit[:, None], torch.tensor([solves]), memory)
 
     def after(
@@ -58,17 +59,17 @@ class InversionState:
 
 
 def save_state(state: InversionState, path: Path, run: Identity) -> None:
-    """Store a state with the identity of its run; the file is complete or not there."""
+    """Store a state with the identity of its run, atomically: the file is never incomplete."""
     tensors = {"x": state.x, "misfit": state.misfit, "spent": state.spent}
     tensors |= {f"memory.{name}": value for name, value in state.memory.items()}
     run_state.save(path, tensors, {"step": state.step, "solves": state.solves}, run=run)
 
 
 def load_state(path: Path, run: Identity) -> InversionState:
-    """The state of ``path``.
+    """Read a state that was stored by :func:`save_state`.
 
     Raises:
-        InputError: a file of another run, or of another kind.
+        InputError: The file was not written by :func:`save_state`, or belongs to another run.
     """
     tensors, header = run_state.load(path, run=run)
     memory = {

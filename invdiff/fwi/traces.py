@@ -1,4 +1,4 @@
-"""Weights of labelled traces: by where they were recorded, and by how well they can be modelled."""
+"""Weights of labelled traces: by offset, and by modelling error."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _DIMS = ("shot", "receiver", "time")
 
 
 def near_offset_mute(survey: xr.Dataset, offset: float) -> xr.DataArray:
-    """Weights of traces ``(shot, receiver)``: 0 nearer to the source than ``offset``, else 1.
+    """Weights of traces ``(shot, receiver)``: 0 closer to the source than ``offset``, else 1.
 
     A grid does not resolve a point source, nor the waves within a few cells of it.
 
     Args:
-        survey: with ``source_z``, ``source_x``, ``receiver_z`` and ``receiver_x`` in m, as
-            `invdiff.io.survey_dataset` labels them.
-        offset: distance from the source, m.
+        survey: Positions ``source_z``, ``source_x``, ``receiver_z`` and ``receiver_x`` in m, as
+            labelled by `invdiff.io.survey_dataset`.
+        offset: Distance from the source, m.
     """
     dz, dx = (survey[f"source_{dim}"] - survey[f"receiver_{dim}"] for dim in "zx")
     is_far: xr.DataArray = dz**2 + dx**2 >= offset**2
@@ -31,7 +31,7 @@ def near_offset_mute(survey: xr.Dataset, offset: float) -> xr.DataArray:
 def amplitude_weights(
     y: xr.DataArray, noise_std: float, *, relative: float = 0.05, window: float = 0.1
 ) -> xr.DataArray:
-    r"""Weights ``(shot, receiver, time)`` for errors of modelling that grow with the amplitude.
+    r"""Weights ``(shot, receiver, time)`` for modelling errors that grow with the amplitude.
 
     A sample has the error :math:`\sqrt{\sigma^2 + (r e)^2}`, with the noise :math:`\sigma`, the
     relative error :math:`r` and the amplitude :math:`e`, the root mean square over the window of
@@ -40,17 +40,17 @@ def amplitude_weights(
     NaN at the ends of traces have weight 0.
 
     Args:
-        y: traces ``(shot, receiver, time)``, time in s.
-        noise_std: ``sigma``, in the units of the traces.
-        relative: ``r``; 0 weights all samples alike.
-        window: s.
+        y: Traces ``(shot, receiver, time)``, time in s.
+        noise_std: Standard deviation ``sigma`` of the noise, in the units of the traces.
+        relative: Relative error ``r`` of the modelling; 0 weights all samples alike.
+        window: Length of the window of the amplitude, s.
 
     Raises:
-        InputError: an error or a window that is not positive, or no live trace.
-        NonFiniteError: Inf, or NaN that is followed by numbers.
+        InputError: An error or the window is not positive, or all traces are dead.
+        NonFiniteError: There is Inf, or NaN that is followed by numbers.
 
     Warns:
-        DataWarning: dead traces, with their number.
+        DataWarning: Dead traces were left out; the message gives their number.
 
     >>> time = np.arange(100) * 1e-3
     >>> wave = np.sin(2 * np.pi * 50 * time)
@@ -79,19 +79,19 @@ def live_traces(
     live trace is padding.
 
     Args:
-        y: traces ``(shot, receiver, time)``, in any order of the dims.
-        weights: over any of the dims of ``y``; 0 leaves out.
+        y: Traces ``(shot, receiver, time)``, in any order of the dims.
+        weights: Weights over any of the dims of ``y``; 0 leaves samples out.
 
     Returns:
         The traces, with zeros where nothing was recorded; the weights, None if all samples count
         alike; and notes such as ``{"dead_traces": 3, "padded_samples": 120}``.
 
     Raises:
-        NonFiniteError: Inf, or NaN that is followed by numbers.
-        InputError: no live trace.
+        NonFiniteError: There is Inf, or NaN that is followed by numbers.
+        InputError: All traces are dead.
 
     Warns:
-        DataWarning: traces or samples that were left out, with their number.
+        DataWarning: Traces or samples were left out; the message gives their number.
     """
     y = y.transpose(*_DIMS)
     given = None

@@ -12,14 +12,14 @@ __all__ = ["misfit_weights"]
 
 
 def misfit_weights(chi2: Tensor, *, least: float = 0.5) -> NDArray[np.float64]:
-    """Normalised weights ``exp(-chi2 / (2 T))``, with the lowest ``T >= 1`` that keeps enough.
+    """Weights ``exp(-chi2 / (2 T))`` with the lowest ``T >= 1`` that keeps enough members.
 
-    At ``T = 1`` a difference of a few in thousands of data would decide for one member alone;
-    errors of the modelling are larger than that.
+    With ``T = 1`` a difference of a few in thousands of data would select a single member, but
+    modelling errors are larger than that.
 
     Args:
-        chi2: of each member, ``(batch,)``.
-        least: effective number ``1 / sum w^2`` to keep, as a share of the members.
+        chi2: Squared residual over the noise of each member, ``(batch,)``.
+        least: Effective number ``1 / sum w^2`` to keep, as a share of the members.
     """
     log = -0.5 * np.asarray(chi2.double().cpu())
 
@@ -29,7 +29,7 @@ def misfit_weights(chi2: Tensor, *, least: float = 0.5) -> NDArray[np.float64]:
     def shortfall(log_t: float) -> float:
         return float(1 / np.square(weights(log_t)).sum() - least * len(log))
 
-    hottest = np.log(max(np.ptp(log), 1.0)) + 20  # equal weights
+    highest = np.log(max(np.ptp(log), 1.0)) + 20  # equal weights
     if shortfall(0.0) >= 0:
         return weights(0.0)
-    return weights(brentq(shortfall, 0.0, hottest))
+    return weights(brentq(shortfall, 0.0, highest))

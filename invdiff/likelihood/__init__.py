@@ -1,4 +1,4 @@
-"""Likelihoods: how well a field explains data. One file a noise model."""
+"""Likelihoods: how well a field explains the data, one file per noise model."""
 
 from invdiff.likelihood.base import Likelihood, Local
 from invdiff.likelihood.gaussian import AxisCovariance, Gaussian, NoiseModel

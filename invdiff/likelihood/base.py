@@ -1,13 +1,4 @@
-r"""What a likelihood offers: a density of data given predictions ``z = A(x)``, and its shape there.
-
-Near a prediction every likelihood is taken as a quadratic, its working model (Fisher scoring)::
-
-    log p(y | z + d) = log p(y | z) - |w d - r|^2 / 2 + |r|^2 / 2
-
-with the root ``w`` of the Fisher information and the working residual ``r = w^-H score``. For
-Gaussian noise ``w`` is the whitening, ``r = w (y - z)``, and nothing is lost. Complex data leave
-out both halves: circular noise has ``E|n|^2 = s^2``.
-"""
+"""The base class of likelihoods."""
 
 from __future__ import annotations
 
@@ -27,9 +18,12 @@ __all__ = ["Likelihood", "Local", "measured_values"]
 
 
 class Local(NamedTuple):
-    """The quadratic shape of a likelihood around predictions ``z``, ``(batch, *data)``.
+    """The quadratic approximation of a likelihood around predictions ``z``, ``(batch, *data)``.
 
-    ``residual`` is ``r``; ``whiten`` and ``whiten_adjoint`` apply ``w`` and ``w^H``.
+    Attributes:
+        residual: Working residual ``r``, ``(batch, *data)``.
+        whiten: Applies the root ``w`` of the Fisher information.
+        whiten_adjoint: Applies ``w^H``.
     """
 
     residual: Tensor
@@ -38,15 +32,24 @@ class Local(NamedTuple):
 
 
 class Likelihood(ABC):
-    """``log p(y | x)`` through ``z = operator(x)`` alone.
+    """Base class of likelihoods ``log p(y | x)`` that depend on ``x`` through ``z = operator(x)``.
+
+    Near a prediction every likelihood is approximated by a quadratic, its working model (Fisher
+    scoring)::
+
+        log p(y | z + d) = log p(y | z) - |w d - r|^2 / 2 + |r|^2 / 2
+
+    with the root ``w`` of the Fisher information and the working residual ``r = w^-H score``. For
+    Gaussian noise ``w`` is the whitening, ``r = w (y - z)``, and the quadratic is exact. For
+    complex data both factors 1/2 are left out, since circular noise has ``E|n|^2 = s^2``.
 
     Args:
-        y: data ``(*operator.range.shape)``.
-        operator: any operator.
+        y: Data, ``(*operator.range.shape)``.
+        operator: Forward operator.
 
     Raises:
-        ShapeError: data that do not lie on the operator's range.
-        NonFiniteError: NaN or Inf in the data.
+        ShapeError: The data do not lie on the operator's range.
+        NonFiniteError: The data hold NaN or Inf.
     """
 
     def __init__(self, y: Tensor, operator: Operator) -> None:
@@ -62,16 +65,16 @@ class Likelihood(ABC):
 
     @property
     def is_differentiable(self) -> bool:
-        """Whether torch can differentiate the operator; black boxes say that it cannot."""
+        """Whether torch can differentiate the operator; a black box declares that it cannot."""
         return self.operator.is_differentiable
 
     def log_prob(self, x_0: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """Log-likelihood of each member at the clean field ``x_0``, ``(batch,)``."""
+        """Log-likelihood of clean fields ``x_0``, ``(batch,)``, up to a constant."""
         return self.log_density(self.operator(x_0))
 
     @abstractmethod
     def log_density(self, z: Tensor) -> Tensor:
-        """``log p(y | z)`` up to a constant of predictions ``(batch, *data)``, ``(batch,)``."""
+        """``log p(y | z)`` up to a constant, ``(batch,)``, of predictions ``(batch, *data)``."""
 
     @abstractmethod
     def information(self, z: Tensor) -> Tensor:
@@ -79,7 +82,7 @@ class Likelihood(ABC):
 
     @property
     def informative(self) -> Tensor | None:
-        """Booleans over the data: those whose whitened value tells of the field; None for all."""
+        """Booleans over the data that mark those which depend on the field; None for all."""
         return self.operator.measured
 
     def misfit(self, x: Tensor) -> Tensor:
@@ -88,11 +91,11 @@ class Likelihood(ABC):
         return squared_norm(measured_values(residual, self.operator)) / self.operator.n_data
 
     def local(self, z: Tensor) -> Local:
-        """Working model around predictions ``z``."""
+        """The quadratic approximation around predictions ``z``, ``(batch, *data)``."""
         with torch.enable_grad():
             leaf = z.detach().clone().requires_grad_()
             (score,) = torch.autograd.grad(self.log_density(leaf).sum(), leaf)
-        # torch differentiates by real and imaginary part, each of which has half the noise.
+        # torch differentiates by real and imaginary part, each of which has half of the noise.
         score = score / 2 if score.is_complex() else score
         root = self.information(z).sqrt()
         informed = root > 0  # a datum without information has no residual
@@ -104,7 +107,7 @@ class Likelihood(ABC):
 
 
 def measured_values(r: Tensor, operator: CompleteOperator) -> Tensor:
-    """The values of ``(batch, *data)`` that the operator measures, ``(batch, m)``."""
+    """Those values of ``(batch, *data)`` that the operator measures, ``(batch, m)``."""
     mask = operator.measured
     flat = r.flatten(1)
     return flat if mask is None else flat[:, mask.flatten()]

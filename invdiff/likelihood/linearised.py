@@ -1,11 +1,4 @@
-r"""A likelihood as a linear-Gaussian one around given fields: what Gauss-Newton works with.
-
-With the working model of the likelihood and ``J = dA/dx`` at ``x*``::
-
-    |r - w J (x - x*)|^2 / 2,    residual(x) = r - w J (x - x*)
-
-Products with ``J`` are two reverse passes, with ``J^H`` one.
-"""
+"""Likelihoods as linear Gaussian ones around given fields."""
 
 from __future__ import annotations
 
@@ -21,32 +14,32 @@ __all__ = ["LinearModel", "Linearised"]
 
 
 class LinearModel(Protocol):
-    """Whitened linear data of each member: a Gaussian likelihood, or one linearised."""
+    """Whitened linear data of each member: a Gaussian likelihood, or a linearised one."""
 
     def residual(self, x: Tensor) -> Tensor:
-        """``W (y - A x)``."""
+        """Whitened residual ``W (y - A x)``, ``(batch, *data)``."""
         ...
 
     def forward(self, x: Tensor) -> Tensor:
-        """``W A x``."""
+        """Whitened prediction ``W A x``, ``(batch, *data)``."""
         ...
 
     def pullback(self, r: Tensor) -> Tensor:
-        """``A^H W^H r``."""
+        """Field ``A^H W^H r``, ``(batch, *domain)``, of whitened data ``r``."""
         ...
 
     def precision(self, x: Tensor) -> Tensor:
-        """``A^H Sigma^-1 A x``."""
+        """Product ``A^H Sigma^-1 A x``, ``(batch, *domain)``."""
         ...
 
     @property
     def precision_spectrum(self) -> Tensor | None:
-        """Diagonal of the precision in the DFT, if known."""
+        """Diagonal of the precision in the DFT, ``(*domain)``; None if it is not known."""
         ...
 
     @property
     def is_circulant(self) -> bool:
-        """Whether the precision is ``precision_spectrum`` and nothing else."""
+        """Whether the precision is diagonal in the DFT: ``precision_spectrum`` is all of it."""
         ...
 
     @property
@@ -61,7 +54,7 @@ class LinearModel(Protocol):
 
     @property
     def informative(self) -> Tensor | None:
-        """Booleans over the data: those whose noise reaches the field; None for all."""
+        """Booleans over the data that mark those whose noise reaches the field; None for all."""
         ...
 
     def matrix(self) -> Tensor:
@@ -69,20 +62,27 @@ class LinearModel(Protocol):
         ...
 
     def measured(self, r: Tensor) -> Tensor:
-        """The measured ones of ``(batch, *data)``, ``(batch, m)``."""
+        """The measured values of ``(batch, *data)``, ``(batch, m)``."""
         ...
 
     def take(self, members: Tensor) -> LinearModel:
-        """That of the members with these indices."""
+        """The model of the members with these indices."""
         ...
 
 
 class Linearised:
-    """Quadratic model of a likelihood around ``x_star``, ``(batch, *domain)``.
+    """Quadratic approximation of a likelihood around given fields, with which Gauss-Newton works.
+
+    With the working residual ``r`` and root ``w`` of the likelihood (see `Likelihood`) and
+    ``J = dA/dx`` at ``x*``::
+
+        log p(y | x) ~ -|r - w J (x - x*)|^2 / 2,    residual(x) = r - w J (x - x*)
+
+    Cost: two reverse passes of the operator per product with ``J``, one per product with ``J^H``.
 
     Args:
-        likelihood: with a differentiable operator.
-        x_star: where to linearise, one field a member.
+        likelihood: Likelihood with a differentiable operator.
+        x_star: Fields around which to linearise, one per member, ``(batch, *domain)``.
     """
 
     precision_spectrum: Tensor | None = None
@@ -97,15 +97,15 @@ class Linearised:
 
     @property
     def data_grid(self) -> Grid:
-        """The operator's range."""
+        """Grid of the data: the operator's range."""
         return self.likelihood.operator.range
 
     def residual(self, x: Tensor) -> Tensor:
-        """``r - w J (x - x*)``."""
+        """Whitened residual ``r - w J (x - x*)``, ``(batch, *data)``."""
         return self._local.residual - self.forward(x - self.x_star)
 
     def forward(self, x: Tensor) -> Tensor:
-        """``w J x``."""
+        """Whitened change ``w J x`` of the prediction, ``(batch, *data)``."""
         with torch.enable_grad():
             dual = torch.zeros_like(self._z).requires_grad_()
             pulled = torch.autograd.grad(self._z, self._leaf, dual, create_graph=True)
@@ -113,28 +113,28 @@ class Linearised:
         return self._local.whiten(pushed.detach())
 
     def pullback(self, r: Tensor) -> Tensor:
-        """``J^H w^H r``."""
+        """Field ``J^H w^H r``, ``(batch, *domain)``, of whitened data ``r``."""
         (pulled,) = torch.autograd.grad(
             self._z, self._leaf, self._local.whiten_adjoint(r), retain_graph=True
         )
         return pulled
 
     def precision(self, x: Tensor) -> Tensor:
-        """``J^H w^H w J x``."""
+        """Product ``J^H w^H w J x``, ``(batch, *domain)``."""
         return self.pullback(self.forward(x))
 
     @property
     def n_data(self) -> int:
-        """Number of measured values."""
+        """Number of measured values, as the operator counts them."""
         return self.likelihood.operator.n_data
 
     @property
     def informative(self) -> Tensor | None:
-        """As the likelihood."""
+        """The informative data of the likelihood; None for all."""
         return self.likelihood.informative
 
     def matrix(self) -> Tensor:
-        """``w J``, ``(batch, m, n)``: a reverse pass for each datum of all members at once."""
+        """``w J``, ``(batch, m, n)``, by one reverse pass per datum for all members at once."""
         rows = []
         n_values = self._z[0].numel()
         for i in self.measured(torch.arange(n_values)[None])[0].tolist():
@@ -144,9 +144,9 @@ class Linearised:
         return torch.stack(rows, 1)
 
     def measured(self, r: Tensor) -> Tensor:
-        """The measured ones of ``(batch, *data)``, ``(batch, m)``."""
+        """The measured values of ``(batch, *data)``, ``(batch, m)``."""
         return measured_values(r, self.likelihood.operator)
 
     def take(self, members: Tensor) -> Linearised:
-        """Around the fields of the members with these indices."""
+        """The linearisation around the fields of the members with these indices."""
         return Linearised(self.likelihood, self.x_star[members])

@@ -1,4 +1,4 @@
-"""Samplers: one file a method, and the driver that runs any of them."""
+"""Samplers, one file per method, and the driver that runs any of them."""
 
 from invdiff.samplers.ancestral import Ancestral
 from invdiff.samplers.annealed_gibbs import AnnealedGibbs

@@ -1,22 +1,4 @@
-r"""Split Gibbs as an annealed particle filter: the weights make good what the sweeps cannot reach.
-
-The particles of :class:`SplitGibbs` at coupling ``rho`` aim at ``p(x_0) p_rho(y | x_0)``, where the
-noise of ``y`` is widened by the coupling. From one coupling to the next they are weighted by::
-
-    N(y; A x_0, Sigma + rho_new^2 A A^H) / N(y; A x_0, Sigma + rho_old^2 A A^H)
-
-for linear-Gaussian terms; for others, with ``u = (z - x_0) / rho`` kept, by ``p(y | x_0 + rho_new
-u) / p(y | x_0 + rho_old u)``, which varies far more. Systematic resampling where the effective
-number falls below ``threshold`` times the particles; then a Gibbs sweep (annealed importance
-sampling, Neal 2001; SMC samplers, Del Moral et al. 2006). The last weight goes to ``rho = 0``, so
-that the limit of many particles is the posterior itself, whatever the couplings, if ``x_0`` given
-``z`` is drawn exactly.
-
-For linear-Gaussian terms the sum of the weights estimates the evidence ``p(y)`` without bias. For
-others the first coupling is taken to say nothing of ``x_0``, and the evidence is not known.
-Weights vary with the number of data: with hundreds of them the couplings must fall slowly. Cost:
-as split Gibbs, and one solve with a log-determinant a step.
-"""
+"""Split Gibbs sampling as an annealed particle filter."""
 
 from __future__ import annotations
 
@@ -41,20 +23,40 @@ __all__ = ["AnnealedGibbs"]
 
 @dataclass(frozen=True)
 class AnnealedGibbs(SplitGibbs):
-    """Split Gibbs with weights: members are the particles, and depend on each other.
+    """Split Gibbs with importance weights: the members are the particles of an annealed filter.
+
+    The particles of `SplitGibbs` at coupling ``rho`` target ``p(x_0) p_rho(y | x_0)``, in which the
+    coupling widens the noise of ``y``. From one coupling to the next they are weighted by::
+
+        N(y; A x_0, Sigma + rho_new^2 A A^H) / N(y; A x_0, Sigma + rho_old^2 A A^H)
+
+    for linear Gaussian terms. For other terms ``u = (z - x_0) / rho`` is held fixed and the weight
+    is ``p(y | x_0 + rho_new u) / p(y | x_0 + rho_old u)``, which varies far more. Particles are
+    resampled systematically where the effective number falls below ``threshold`` times their
+    number; a Gibbs sweep follows (annealed importance sampling, Neal 2001, doi
+    10.1023/A:1008923215028; SMC samplers, Del Moral et al. 2006, doi
+    10.1111/j.1467-9868.2006.00553.x). The last weight leads to ``rho = 0``.
+
+    Assumptions: exact in the limit of many particles for any couplings, if ``x_0`` given ``z`` is
+    drawn exactly. The variance of the weights grows with the number of data: with hundreds of them
+    the couplings must fall slowly. For linear Gaussian terms the sum of the weights estimates the
+    evidence ``p(y)`` without bias; for others the evidence is not known (NaN).
+
+    Cost: that of `SplitGibbs`, ``calls`` network passes per step and member without vjp, and one
+    solve with a log-determinant per step.
 
     Args:
-        steps: one draw from the prior, then weights and a Gibbs sweep each.
-        rho_max: first coupling, in units of the field; a few of its standard deviations.
-        rho_min: last coupling; a third of the noise's standard deviation in units of the field.
-        last_sweeps: how many steps stay at ``rho_min``.
-        calls: network passes of a draw of ``x_0``.
-        inner_steps: Metropolis steps of a draw of ``z``, where it is not exact.
-        threshold: share of the particles below which the effective number leads to resampling.
+        steps: Number of steps: one draw from the prior, then weights and a Gibbs sweep each.
+        rho_max: First coupling, in units of the field; a few of its standard deviations.
+        rho_min: Last coupling; a third of the noise's standard deviation in units of the field.
+        last_sweeps: Number of steps that stay at ``rho_min``.
+        calls: Network passes that draw ``x_0`` given ``z``.
+        inner_steps: Metropolis steps that draw ``z`` given ``x_0`` where that is not exact.
+        threshold: Share of the particles below which the effective number leads to resampling.
 
     Raises:
-        InputError: no step for the couplings, couplings that do not fall, or a threshold outside
-            [0, 1].
+        InputError: There are too few steps, the couplings do not fall, or the threshold lies
+            outside [0, 1].
     """
 
     needs: ClassVar[Needs] = SplitGibbs.needs | Needs.LIKELIHOOD
@@ -65,7 +67,7 @@ class AnnealedGibbs(SplitGibbs):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.threshold <= 1:
-            raise InputError("threshold out of range", got=self.threshold, expected="0 to 1")
+            raise InputError("threshold is out of range", got=self.threshold, expected="0 to 1")
 
     def init(
         self,
@@ -75,11 +77,11 @@ class AnnealedGibbs(SplitGibbs):
         *,
         device: torch.device,
     ) -> SamplerState:
-        """Particles of equal weight."""
+        """Particles of equal weight, one per member, at the largest noise level."""
         return weighted(super().init(model, noise, realizations, device=device), realizations)
 
     def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
-        """Weight, resample, sweep; the memory is the log-evidence so far and ``z``."""
+        """Weight, resample and sweep; the memory holds the log-evidence so far and ``z``."""
         _, terms = self.parts(model)
         assert state.log_weights is not None
         if state.step:

@@ -1,8 +1,4 @@
-"""State of a run, and what the samplers of one member at a time share.
-
-Samplers walk ``z = x_t / alpha_t``, whose noise level is the ratio ``r = sigma / alpha``; so a
-method is written once for all schedules.
-"""
+"""State of a run, and base classes of the samplers."""
 
 from __future__ import annotations
 
@@ -37,12 +33,16 @@ __all__ = [
 
 
 class SamplerState(NamedTuple):
-    """All that a run needs to be resumed.
+    """All that a run needs to be resumed; noise is addressed by step, so no generator is stored.
 
-    ``x`` is ``x_t`` of the members, ``step`` the number of steps done, ``memory`` what a multistep
-    method remembers, ``log_weights`` those of weighted particles ``(n,)``, which may outnumber the
-    members, and ``run`` the identity of the run (name, digest) that ``iterate`` attaches. Noise is
-    addressed by step, so no generator is stored.
+    Attributes:
+        x: Noisy fields ``x_t`` of the members, or particles, ``(n, *grid.shape)``.
+        step: Number of steps done.
+        realizations: Numbers of the members.
+        memory: Tensors that a multistep method keeps from earlier steps.
+        log_weights: Log-weights of weighted particles ``(n,)``, which may outnumber the members;
+            None for equally weighted members.
+        run: Identity of the run as pairs of name and digest, attached by `iterate`.
     """
 
     x: Tensor
@@ -54,7 +54,17 @@ class SamplerState(NamedTuple):
 
 
 class Walk(NamedTuple):
-    """One step from time ``t`` to ``s`` in terms of the ratio."""
+    """One step from time ``t`` to ``s`` in terms of the ratio ``r = sigma / alpha``.
+
+    Attributes:
+        t: Time at the start of the step, a scalar.
+        z: Fields ``x_t / alpha_t``, ``(batch, *grid.shape)``, whose noise level is ``ratio_t``.
+        ratio_t: Noise-to-signal ratio at ``t``.
+        ratio_s: Noise-to-signal ratio at ``s``; 0 in the last step.
+        alpha_t: Signal level at ``t``.
+        alpha_s: Signal level at ``s``.
+        s: Time at the end of the step, a scalar.
+    """
 
     t: Tensor
     z: Tensor
@@ -69,11 +79,14 @@ class Walk(NamedTuple):
 class LevelSampler(ABC):
     """A sampler that walks down the noise levels of the model's schedule.
 
+    Samplers walk ``z = x_t / alpha_t``, whose noise level is the ratio ``r = sigma / alpha``, so
+    that a method is written once for all schedules.
+
     Args:
-        steps: number of steps; the times come from the model's schedule.
+        steps: Number of steps; the times come from the model's schedule.
 
     Raises:
-        InputError: fewer than one step.
+        InputError: ``steps`` is less than one.
     """
 
     steps: int
@@ -81,8 +94,8 @@ class LevelSampler(ABC):
     couples_members: ClassVar[bool] = False
     needs_grad: ClassVar[bool] = False
 
-    def check(self, model: Posterior) -> None:  # noqa: B027 - most draw from any
-        """Refuse a model that this sampler cannot draw from."""
+    def check(self, model: Posterior) -> None:  # noqa: B027 - most samplers accept any model
+        """Refuse a model that this sampler cannot draw from; by default none."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", as_integer("steps", self.steps, least=1))
@@ -101,7 +114,7 @@ class LevelSampler(ABC):
         return SamplerState(float(model.schedule.sigma(t)) * eps, 0, tuple(realizations))
 
     def walk(self, model: Posterior, state: SamplerState) -> Walk:
-        """The step that follows a state."""
+        """The step that follows a state, from its time to the next of the schedule."""
         schedule = model.schedule
         t, s = schedule.timesteps(self.steps)[state.step : state.step + 2]
         alpha_t, alpha_s = float(schedule.alpha(t)), float(schedule.alpha(s))
@@ -110,15 +123,15 @@ class LevelSampler(ABC):
 
     @abstractmethod
     def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
-        """One step; pure."""
+        """The state after one more step; a pure function of its arguments."""
 
 
 @dataclass(frozen=True)
 class RatioSampler(LevelSampler):
-    """A sampler that treats members independently."""
+    """A sampler that treats its members independently of each other."""
 
     def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
-        """One step; pure."""
+        """The state after one more step; a pure function of its arguments."""
         walk = self.walk(model, state)
         draws = noise.at(state.realizations, state.step, state.x.device)
         if walk.ratio_s == 0:
@@ -128,7 +141,7 @@ class RatioSampler(LevelSampler):
         return SamplerState(walk.alpha_s * z, state.step + 1, state.realizations, memory)
 
     def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
-        """The last step, to ratio zero: ``E[x_0 | x_t]``."""
+        """The last step, to ratio zero: ``E[x_0 | x_t]``, ``(batch, *grid.shape)``."""
         return model.denoise(x_t, t)
 
     @abstractmethod
@@ -144,19 +157,19 @@ class UsesTerms(TermMethod, LevelSampler):
     kind: ClassVar[str] = "samplers"
 
     def check(self, model: Posterior) -> None:
-        """Refuse what this sampler cannot use.
+        """Refuse a model that this sampler cannot draw from.
 
         Raises:
-            UnsupportedError: terms out of its reach, with the list of methods that can; or a
-                conditioning, which it would not use.
+            UnsupportedError: The sampler cannot use a term (the error lists methods that can), or
+                the model has a conditioning, which the sampler would ignore.
         """
         name = type(self).__name__
         if model.conditioning is not None:
             raise UnsupportedError(
                 f"{name} uses the terms directly",
                 got=f"conditioning={model.conditioning!r}",
-                expected="Posterior(prior, *terms) without one",
-                hint=f"Leave the conditioning out, or take another sampler than {name}.",
+                expected="Posterior(prior, *terms) without a conditioning",
+                hint=f"Leave the conditioning out, or use another sampler than {name}.",
             )
         require(self, model.terms)
 
@@ -167,25 +180,29 @@ class UsesTerms(TermMethod, LevelSampler):
 
 
 class TermSampler(UsesTerms, RatioSampler):
-    """The same, one member independently of the others."""
+    """A sampler that uses the terms directly and treats its members independently of each other."""
 
 
 def save_state(state: SamplerState, path: Path) -> None:
     """Store a state with the identity of its run; :func:`load_state` returns it bit for bit.
 
     Args:
-        state: as `iterate` yields it.
-        path: of a safetensors file, replaced if it exists.
+        state: State as `iterate` yields it.
+        path: Path of a safetensors file, which is replaced if it exists.
     """
     tensors, header = state_parts(state)
     run_state.save(path, tensors, header, run=dict(state.run))
 
 
 def load_state(path: Path, *, device: str | torch.device = "cpu") -> SamplerState:
-    """Read a state stored by :func:`save_state`.
+    """Read a state that was stored by :func:`save_state`.
+
+    Args:
+        path: Path of the file.
+        device: Device on which the tensors are placed.
 
     Raises:
-        InputError: a file of another kind.
+        InputError: The file was not written by :func:`save_state`.
     """
     return state_from_parts(*run_state.load(path, run=None, device=device))
 
@@ -199,7 +216,7 @@ def state_parts(state: SamplerState) -> tuple[dict[str, Tensor], dict[str, Any]]
 
 
 def state_from_parts(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> SamplerState:
-    """Inverse of :func:`state_parts`."""
+    """A state from its tensors and header: the inverse of :func:`state_parts`."""
     n_memory = sum(name.startswith("memory.") for name in tensors)
     return SamplerState(
         tensors["x"],

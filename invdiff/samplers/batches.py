@@ -1,4 +1,4 @@
-"""A prior evaluated for a few members at a time: what bounds the memory of coupled ensembles."""
+"""A prior evaluated for a few members at a time, to bound the memory of coupled ensembles."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class _InBatches(BasePrior):
         self.grid, self.schedule, self.needs_grad = prior.grid, prior.schedule, prior.needs_grad
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
-        """Moments of the batches, joined."""
+        """Moments of the batches, joined along the first axis."""
         parts = [self.prior.moments(part, t) for part in x_t.split(self.batch_size)]
         mean = torch.cat([mean for mean, _ in parts])
         (_, first), *others = parts
@@ -32,7 +32,7 @@ class _InBatches(BasePrior):
         return mean, first.join([covariance for _, covariance in others])
 
     def denoise(self, x_t: Tensor, t: Tensor) -> Tensor:
-        """Means of the batches, joined."""
+        """Means of the batches, joined along the first axis."""
         return torch.cat([self.prior.denoise(part, t) for part in x_t.split(self.batch_size)])
 
     def draw(self, x_t: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
@@ -49,6 +49,6 @@ class _InBatches(BasePrior):
 
 
 def in_batches(model: Posterior, batch_size: int) -> Posterior:
-    """The posterior with its prior asked for at most ``batch_size`` fields at a time."""
+    """The posterior with its prior evaluated for at most ``batch_size`` fields at a time."""
     prior = _InBatches(model.prior, batch_size)
     return Posterior(prior, *model.terms, conditioning=model.conditioning)

@@ -1,4 +1,4 @@
-"""The stored progress of an ensemble: finished batches, and the state of the one at work."""
+"""The stored progress of an ensemble."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ __all__ = ["Checkpoint"]
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A file from which an ensemble is resumed.
+    """A file from which an ensemble is resumed: finished batches, and the state of the current one.
 
     Args:
-        path: of the file, replaced after each step.
-        run: identity of the run; a file of another run is refused.
+        path: Path of the file, which is replaced after each step.
+        run: Identity of the run; a file of another run is refused.
 
     Raises:
-        InputError: a folder that is missing or not writable.
+        InputError: The folder of the file is missing or not writable.
     """
 
     path: Path
@@ -38,16 +38,16 @@ class Checkpoint:
         run_state.check_writable(self.path)
 
     def save(self, drawn: Sequence[Tensor], state: SamplerState) -> None:
-        """Store the fields of finished batches, and the state of the batch at work."""
+        """Store the fields of finished batches and the state of the current batch."""
         tensors, header = state_parts(state)
         tensors |= {f"drawn.{i}": fields for i, fields in enumerate(drawn)}
         run_state.save(self.path, tensors, header, run=self.run)
 
     def load(self, device: str | torch.device) -> tuple[list[Tensor], SamplerState | None]:
-        """Finished batches and the state that was stored; nothing if there is no file.
+        """Finished batches and the state of the current one; empty and None if there is no file.
 
         Raises:
-            InputError: a file of another kind, or of another run.
+            InputError: The file is not a stored run, or belongs to another run.
         """
         if not self.path.exists():
             return [], None

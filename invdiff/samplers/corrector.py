@@ -1,22 +1,4 @@
-r"""Correctors: steps at one noise level that pull ``x_t`` back to its distribution there.
-
-Predictor-corrector sampling (Song et al. 2021, arXiv 2011.13456): after each step of a sampler the
-law of ``z = x_t / alpha_t`` has drifted from ``p_t``; a corrector leaves ``p_t`` invariant and so
-forgets the drift. With ``m = E[x_0 | x_t, y]`` the score of ``z`` is ``(m - z) / r^2``; steps are
-in units of ``r^2``, the least variance that any direction has::
-
-    ULA     z' = z + h (m - z) + sqrt(2 h) r eps
-    MALA    the same, accepted or not
-    Renew   z' = x_0' + c (z - x_0') + sqrt(1 - c^2) r eps,   x_0' ~ N(m, C)
-
-ULA inflates the variance by up to ``1 / (1 - h/2)``, most where the noise dominates. A score gives
-no density to accept by; MALA takes the change of ``log p_t`` along the straight line by the
-trapezoidal rule over the two scores it has, which is exact for Gaussians and otherwise of third
-order in the step. Renew is Gibbs sampling of ``(x_0, x_t)``, the Langevin step preconditioned by
-the covariance: no step size, no bias for Gaussians, and ``c`` keeps part of the noise. None adds
-what the conditioning gets wrong: they target the model's own score. Cost a correction: one network
-pass, with the vjps of the conditioning.
-"""
+"""Correctors: steps at one noise level that leave its distribution invariant."""
 
 from __future__ import annotations
 
@@ -42,17 +24,17 @@ _FIRST_SUBSTEP = 100  # past those that a sampler takes inside its step
 
 
 class Corrector(Protocol):
-    """One step at a noise level."""
+    """One step at a noise level, towards the distribution of ``z = x_t / alpha_t`` there."""
 
     def __call__(self, model: Posterior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
-        """New ``z = x_t / alpha_t``."""
+        """New ``z = x_t / alpha_t``, ``(batch, *grid.shape)``, at the same time ``t``."""
         ...
 
 
 def _check_step(step_size: float) -> None:
     if not 0 < step_size <= 1:
         raise InputError(
-            "step size out of range",
+            "the step size is out of range",
             got=step_size,
             expected="0 < step_size <= 1, in units of the squared noise level",
         )
@@ -60,13 +42,23 @@ def _check_step(step_size: float) -> None:
 
 @dataclass(frozen=True)
 class ULA:
-    """Unadjusted Langevin.
+    """Unadjusted Langevin steps at one noise level.
+
+    With ``m = E[x_0 | x_t, y]`` the score of ``z = x_t / alpha_t`` is ``(m - z) / r^2``; a step in
+    units of ``r^2``, the least variance of any direction, is::
+
+        z' = z + h (m - z) + sqrt(2 h) r eps
+
+    (Song et al. 2021, arXiv 2011.13456.) Assumptions: a small step, for it inflates the variance by
+    up to ``1 / (1 - h/2)``, most where the noise dominates; errors of the conditioning remain.
+    Cost: one evaluation of the model (a network pass, and the vjps of the conditioning) per step
+    and member.
 
     Args:
-        step_size: ``h``, in units of the squared noise level.
+        step_size: Step ``h``, in units of the squared noise level, in (0, 1].
 
     Raises:
-        InputError: a step size outside (0, 1].
+        InputError: The step size lies outside (0, 1].
     """
 
     step_size: float = 0.1
@@ -75,7 +67,7 @@ class ULA:
         _check_step(self.step_size)
 
     def __call__(self, model: Posterior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
-        """``z + h (m - z) + sqrt(2 h) r eps``."""
+        """One step ``z + h (m - z) + sqrt(2 h) r eps``, ``(batch, *grid.shape)``."""
         alpha, ratio = _levels(model, t)
         eps = noise(model.grid, 0).to(z.dtype)
         drift = self.step_size * (model.denoise(alpha * z, t) - z)
@@ -85,13 +77,26 @@ class ULA:
 
 @dataclass(frozen=True)
 class MALA:
-    """Langevin with acceptance by the score integrated along the step; two passes.
+    """Langevin steps at one noise level that are accepted or rejected.
+
+    The proposal ``z'`` is that of `ULA` (Roberts & Tweedie 1996, doi 10.2307/3318418). With
+    ``g = m - z`` and ``g'`` its value at ``z'``, it is accepted with the probability
+    ``min(1, exp(a))``::
+
+        a = Re <g + g', z' - z> / (2 r^2) + (|z' - z - h g|^2 - |z - z' - h g'|^2) / (4 h r^2)
+
+    (twice that for complex fields). A score gives no density to accept by, so the first part
+    integrates it along the straight line from ``z`` to ``z'`` by the trapezoidal rule.
+
+    Assumptions: exact where ``p_t`` is Gaussian, otherwise of third order in the step; errors of
+    the conditioning remain. Cost: two evaluations of the model (network passes, and the vjps of the
+    conditioning) per step and member.
 
     Args:
-        step_size: ``h``, in units of the squared noise level.
+        step_size: Step ``h``, in units of the squared noise level, in (0, 1].
 
     Raises:
-        InputError: a step size outside (0, 1].
+        InputError: The step size lies outside (0, 1].
     """
 
     step_size: float = 0.3
@@ -100,7 +105,7 @@ class MALA:
         _check_step(self.step_size)
 
     def __call__(self, model: Posterior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
-        """The step of :class:`ULA`, or ``z``."""
+        """The proposal of :class:`ULA` where it is accepted, otherwise ``z``."""
         alpha, ratio = _levels(model, t)
         h, eps = self.step_size, noise(model.grid, 0).to(z.dtype)
         pull = model.denoise(alpha * z, t) - z
@@ -117,23 +122,31 @@ class MALA:
 
 @dataclass(frozen=True)
 class Renew:
-    """Draws ``x_0`` and noises it again.
+    """Gibbs steps at one noise level: draw a clean field, then noise it again.
+
+    The Langevin step preconditioned by the covariance, with the model's moments ``m`` and ``C``::
+
+        z' = x_0' + c (z - x_0') + sqrt(1 - c^2) r eps,   x_0' ~ N(m, C)
+
+    Assumptions: no step size, and no bias where ``p(x_0 | x_t, y)`` is Gaussian; errors of the
+    conditioning remain. Cost: one draw of the model (a network pass and a solve) per step and
+    member.
 
     Args:
-        kept: ``c``, share of the old noise that is kept.
+        kept: Share ``c`` of the old noise that is kept, in [0, 1).
 
     Raises:
-        InputError: a share outside [0, 1).
+        InputError: The share lies outside [0, 1).
     """
 
     kept: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.kept < 1:
-            raise InputError("share of kept noise out of range", got=self.kept, expected="[0, 1)")
+            raise InputError("kept is out of range", got=self.kept, expected="[0, 1)")
 
     def __call__(self, model: Posterior, z: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
-        """``x_0' + c (z - x_0') + sqrt(1 - c^2) r eps``."""
+        """One step ``x_0' + c (z - x_0') + sqrt(1 - c^2) r eps``, ``(batch, *grid.shape)``."""
         alpha, ratio = _levels(model, t)
         x_0 = model.draw(alpha * z, t, noise)
         fresh = (1 - self.kept**2) ** 0.5 * ratio
@@ -143,16 +156,21 @@ class Renew:
 
 @dataclass(frozen=True)
 class Corrected:
-    """A sampler, with corrections after each of its steps but the last.
+    """A predictor with corrections: a sampler, and corrector steps after each of its steps.
+
+    After each step of a sampler the distribution of ``z = x_t / alpha_t`` has drifted from ``p_t``;
+    a corrector leaves ``p_t`` invariant and forgets the drift (predictor-corrector sampling, Song
+    et al. 2021, arXiv 2011.13456). The last step, which leaves no noise, is not corrected. Cost:
+    that of the sampler, and of ``corrections`` corrector steps per step.
 
     Args:
-        sampler: of priors, such as ``Heun(32)``.
-        corrector: ``ULA()``, ``MALA()`` or ``Renew()``.
-        corrections: how many after each step.
+        sampler: Sampler that works with a conditioning, such as ``Heun(32)``.
+        corrector: Corrector: ``ULA()``, ``MALA()`` or ``Renew()``.
+        corrections: Number of corrector steps after each step of the sampler.
 
     Raises:
-        InputError: fewer than one correction.
-        UnsupportedError: a sampler that does without the score of the posterior.
+        InputError: ``corrections`` is less than one.
+        UnsupportedError: The sampler does not use the score of the posterior.
     """
 
     sampler: RatioSampler
@@ -164,34 +182,34 @@ class Corrected:
             raise InputError("too few corrections", got=self.corrections, expected=">= 1")
         if isinstance(self.sampler, UsesTerms) or not isinstance(self.sampler, RatioSampler):
             raise UnsupportedError(
-                f"{type(self.sampler).__name__} has no score to correct by",
+                f"{type(self.sampler).__name__} does not use a score that could be corrected",
                 got=self.sampler,
-                expected="a sampler of priors",
-                hint="Take Ancestral(), Heun() or another that goes with a conditioning.",
+                expected="a sampler that works with a conditioning",
+                hint="Use Ancestral(), Heun() or another sampler that works with a conditioning.",
             )
 
     @property
     def steps(self) -> int:
-        """Those of the sampler."""
+        """Number of steps of the sampler."""
         return self.sampler.steps
 
     @property
     def order(self) -> int:
-        """That of the sampler."""
+        """Order of accuracy of the sampler."""
         return self.sampler.order
 
     @property
     def couples_members(self) -> bool:
-        """As the sampler."""
+        """Whether the members of the sampler depend on each other."""
         return self.sampler.couples_members
 
     @property
     def needs_grad(self) -> bool:
-        """As the sampler."""
+        """Whether the sampler differentiates, which excludes torch's inference mode."""
         return self.sampler.needs_grad
 
     def check(self, model: Posterior) -> None:
-        """As the sampler."""
+        """Refuse a model that the sampler cannot draw from."""
         self.sampler.check(model)
 
     def init(
@@ -202,7 +220,7 @@ class Corrected:
         *,
         device: torch.device,
     ) -> Any:
-        """As the sampler."""
+        """State of the sampler before its first step."""
         return self.sampler.init(model, noise, realizations, device=device)
 
     def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:

@@ -1,9 +1,4 @@
-r"""DDIM (Song et al. 2021, arXiv 2010.02502): ``eta = 0`` is Euler on the flow, 1 is DDPM.
-
-    z_s = m + sqrt(r_s^2 - eta^2 v) eps_t + eta sqrt(v) eps,   v = r_s^2 (1 - r_s^2 / r_t^2)
-
-with ``m = E[x_0|x_t]`` and ``eps_t = (z_t - m) / r_t``.
-"""
+"""DDIM: first-order steps along the probability flow, with or without fresh noise."""
 
 from __future__ import annotations
 
@@ -21,11 +16,36 @@ __all__ = ["DDIM"]
 
 @dataclass(frozen=True)
 class DDIM(RatioSampler):
-    """First order; one pass a step. Under-disperses at few steps: its error is first order.
+    """Denoising diffusion implicit models (Song et al. 2021, arXiv 2010.02502).
+
+    With ``m = E[x_0 | x_t, y]`` and ``eps_t = (z_t - m) / r_t``, for ``z = x_t / alpha_t`` and
+    ``r = sigma / alpha``::
+
+        z_s = m + sqrt(r_s^2 - eta^2 v) eps_t + eta sqrt(v) eps,   v = r_s^2 (1 - r_s^2 / r_t^2)
+
+    ``eta = 0`` is Euler's method on the probability flow, ``eta = 1`` is DDPM (Ho et al. 2020,
+    arXiv 2006.11239).
+
+    Assumptions: exact as steps grow and the moments are exact. Its error is of first order: with
+    few steps the members have too little spread. Cost: one network pass per step and member, and
+    what the conditioning takes.
 
     Args:
-        steps: number of steps.
-        eta: 0 for deterministic steps, 1 for DDPM's.
+        steps: Number of steps.
+        eta: Share of fresh noise: 0 for deterministic steps, 1 for those of DDPM.
+
+    Raises:
+        InputError: ``steps`` is less than one, or ``eta`` lies outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from invdiff import Grid, sample
+        >>> from invdiff.priors import StationaryGaussianPrior
+        >>> from invdiff.samplers import DDIM
+        >>> prior = StationaryGaussianPrior(Grid(("x",), (64,)), torch.zeros(64), torch.ones(64))
+        >>> draw = lambda steps: sample(prior, DDIM(steps), realizations=64, seed=0)
+        >>> [round(float(draw(steps).std()), 2) for steps in (10, 100)]
+        [0.75, 0.98]
     """
 
     steps: int = 100
@@ -34,7 +54,7 @@ class DDIM(RatioSampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.eta <= 1:
-            raise InputError("eta out of range", got=self.eta, expected="0 <= eta <= 1")
+            raise InputError("eta is out of range", got=self.eta, expected="0 <= eta <= 1")
 
     def advance(
         self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState

@@ -1,12 +1,4 @@
-"""The sampler that is taken when none is named; the evidence is in ``benchmarks/exact_posterior``.
-
-- Terms with gradients, linear or not, and a prior whose covariance has closed forms, or nearly and
-  the data are few: weighted particles, :class:`TwistedSMC`. It alone gets the weights of separate
-  modes right.
-- The same with another covariance (a network's, whose spread varies over the field) and many data:
-  the kernel without weights, :class:`Ancestral`. No ensemble could carry them.
-- Black boxes: :class:`EnKG`, which needs no gradient.
-"""
+"""The sampler that is used when none is named."""
 
 from __future__ import annotations
 
@@ -24,11 +16,19 @@ __all__ = ["default_sampler"]
 
 
 def default_sampler(model: Posterior, *, device: str | torch.device = "cpu") -> Sampler:
-    """The sampler that suits a posterior.
+    """The sampler that suits a posterior; ``benchmarks/exact_posterior`` holds the evidence.
+
+    - Differentiable terms, and a prior whose covariance has closed forms, or nearly so with few
+    data: weighted particles, `TwistedSMC`, the only one that finds the weights of separate modes.
+
+    - Differentiable terms with any other covariance (a network's, whose spread varies over the
+    field) and many data: `Ancestral`, without weights, which no ensemble could carry.
+
+    - Operators that torch cannot differentiate: `EnKG`, which needs no gradient.
 
     Args:
-        model: prior and terms; its prior is asked once for a covariance.
-        device: where the prior lives.
+        model: Prior and terms; the prior's covariance is evaluated once, for one field.
+        device: Device on which the prior lives.
     """
     likelihoods = [term for term in model.terms if isinstance(term, Likelihood)]
     if not all(term.is_differentiable for term in likelihoods):

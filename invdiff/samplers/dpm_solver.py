@@ -1,10 +1,4 @@
-r"""DPM-Solver++(2M) and its SDE form (Lu et al. 2022, arXiv 2211.01095).
-
-With ``h = log(r_t / r_s)`` and ``D = m_t + (h / 2 h_prev) (m_t - m_prev)``::
-
-    ODE:  z_s = e^-h z_t + (1 - e^-h) D
-    SDE:  z_s = e^-2h z_t + (1 - e^-2h) D + r_s sqrt(1 - e^-2h) eps
-"""
+"""DPM-Solver++(2M) and its stochastic form."""
 
 from __future__ import annotations
 
@@ -23,10 +17,21 @@ __all__ = ["DPMSolver", "SDEDPMSolver"]
 
 @dataclass(frozen=True)
 class DPMSolver(RatioSampler):
-    """DPM-Solver++(2M): second order, deterministic after the first draw; one pass a step.
+    """DPM-Solver++(2M) for the probability flow (Lu et al. 2022, arXiv 2211.01095).
+
+    With ``h = log(r_t / r_s)``, the moments ``m_t = E[x_0 | x_t, y]`` of this step and the previous
+    one, and ``D = m_t + (h / 2 h_prev) (m_t - m_prev)``::
+
+        z_s = e^-h z_t + (1 - e^-h) D
+
+    Assumptions: exact as steps grow and the moments are exact; of second order, deterministic after
+    the first draw. Cost: one network pass per step and member, and what the conditioning takes.
 
     Args:
-        steps: number of steps.
+        steps: Number of steps.
+
+    Raises:
+        InputError: ``steps`` is less than one.
     """
 
     steps: int = 32
@@ -35,7 +40,7 @@ class DPMSolver(RatioSampler):
     def advance(
         self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Exponential two-step update; first order at both ends of the walk."""
+        """Exponential two-step update; of first order at both ends of the walk."""
         mean = model.denoise(state.x, walk.t)
         decay = walk.ratio_s / walk.ratio_t
         slope = _extrapolated(mean, model, walk, state=state, steps=self.steps)
@@ -44,12 +49,22 @@ class DPMSolver(RatioSampler):
 
 @dataclass(frozen=True)
 class SDEDPMSolver(RatioSampler):
-    """SDE-DPM-Solver++(2M): fresh noise at each step, which forgets earlier errors.
+    """SDE-DPM-Solver++(2M): the solver with fresh noise (Lu et al. 2022, arXiv 2211.01095).
 
-    Second order in law (its variance); one pass a step.
+    With ``h = log(r_t / r_s)``, the moments ``m_t = E[x_0 | x_t, y]`` of this step and the previous
+    one, and ``D = m_t + (h / 2 h_prev) (m_t - m_prev)``::
+
+        z_s = e^-2h z_t + (1 - e^-2h) D + r_s sqrt(1 - e^-2h) eps
+
+    Assumptions: exact as steps grow and the moments are exact; of second order in distribution (its
+    variance). The fresh noise of each step forgets earlier errors. Cost: one network pass per step
+    and member, and what the conditioning takes.
 
     Args:
-        steps: number of steps.
+        steps: Number of steps.
+
+    Raises:
+        InputError: ``steps`` is less than one.
     """
 
     steps: int = 64
@@ -58,7 +73,7 @@ class SDEDPMSolver(RatioSampler):
     def advance(
         self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Exponential two-step update with noise."""
+        """Exponential two-step update with fresh noise; of first order at both ends of the walk."""
         mean = model.denoise(state.x, walk.t)
         decay = (walk.ratio_s / walk.ratio_t) ** 2
         slope = _extrapolated(mean, model, walk, state=state, steps=self.steps)

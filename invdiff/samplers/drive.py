@@ -34,20 +34,44 @@ def iterate(
     state: SamplerState | None = None,
     device: str | torch.device = "cpu",
 ) -> Iterator[SamplerState]:
-    """Yield the state after each step, of all ``realizations`` in one batch.
+    """Run a sampler step by step: yield the state after each step, of all members in one batch.
 
     Args:
-        model: a prior or posterior.
-        sampler: any sampler.
-        realizations: numbers of the members; a member's noise depends on its own number alone.
-        seed: of the noise.
-        state: resume from this state, as an uninterrupted run would have continued, bit for bit.
-        device: where to compute; the model must live there.
+        model: Prior or posterior to draw from.
+        sampler: Any sampler, such as ``Ancestral(24)``.
+        realizations: Numbers of the members; the noise of a member depends on its own number only.
+        seed: Seed of the noise, an integer in [0, 2^64).
+        state: State to resume from. The run continues as an uninterrupted one would have, bit for
+            bit.
+        device: Device on which to compute; the model must live there.
+
+    Yields:
+        The state after each step; ``x`` of the last one holds the members ``(n, *grid.shape)``, or
+        their weighted particles.
 
     Raises:
-        InputError: a state of other members, or of a run with another model, sampler or seed.
-        DivergedError: the state is no longer finite.
-        UnsupportedError: a sampler that cannot use the model's terms.
+        InputError: The state belongs to other members, or to a run with another model, sampler or
+            seed.
+        DivergedError: The state is no longer finite.
+        UnsupportedError: The sampler cannot use the model's terms.
+
+    Example:
+        Stop after two of four steps, store the state, and resume from the file:
+
+        >>> from pathlib import Path
+        >>> import torch
+        >>> from invdiff import Ancestral, Grid, iterate
+        >>> from invdiff.priors import StationaryGaussianPrior
+        >>> from invdiff.samplers import load_state, save_state
+        >>> prior = StationaryGaussianPrior(Grid(("x",), (8,)), torch.zeros(8), torch.ones(8))
+        >>> run = iterate(prior, Ancestral(4), realizations=[0, 1], seed=0)
+        >>> state = next(state for state in run if state.step == 2)
+        >>> save_state(state, Path("run.safetensors"))
+        >>> resumed = load_state(Path("run.safetensors"))
+        >>> *_, last = iterate(prior, Ancestral(4), realizations=[0, 1], seed=0, state=resumed)
+        >>> *_, whole = iterate(prior, Ancestral(4), realizations=[0, 1], seed=0)
+        >>> last.step, torch.equal(last.x, whole.x)
+        (4, True)
     """
     model, members = _posterior(model), tuple(member_numbers(realizations))
     _check_sampler(sampler)
@@ -64,17 +88,17 @@ def iterate(
 
 
 def run_identity(model: Posterior, sampler: Sampler, *, seed: int) -> dict[str, str]:
-    """What identifies the members of a run, but for their numbers; see `invdiff.run_state`."""
+    """Digests that identify the members of a run, except for their numbers."""
     terms = {f"term_{i}": term for i, term in enumerate(model.terms)}
     parts = {"prior": model.prior, "conditioning": model.conditioning, "sampler": sampler}
     return identity(parts | terms | {"seed": seed})
 
 
 def _posterior(model: Prior) -> Posterior:
-    """The model as a posterior; a prior is one without terms.
+    """The model as a posterior; a prior becomes one without terms.
 
     Raises:
-        UnsupportedError: an object that is not a prior.
+        UnsupportedError: The object is not a prior.
     """
     if isinstance(model, Posterior):
         return model
@@ -123,13 +147,21 @@ def _steps(
             raise DivergedError(
                 f"{sampler!r} diverged",
                 got=f"NaN or Inf after step {state.step} of members {members}",
-                hint="Use more steps or weaker guidance, or check the noise level.",
+                hint="Use more steps or weaker guidance, and check the noise level.",
             )
         yield state
 
 
 class Ensemble(NamedTuple):
-    """Members, equally weighted, and what a weighted sampler knows in addition."""
+    """Equally weighted members, and the diagnostics of a weighted sampler.
+
+    Attributes:
+        fields: Members ``(n, *grid.shape)``.
+        effective_number: Effective number of the final weights over the number of particles,
+            between 0 and 1; None for a sampler without weights.
+        log_evidence: ``log p(y)`` without the normalisation of the noise; NaN if the weights were
+            dropped, None for a sampler without weights.
+    """
 
     fields: Tensor
     """``(n, *grid.shape)``."""
@@ -153,20 +185,22 @@ def ensemble(
     """Draw an ensemble, in batches of fixed size unless the sampler couples its members.
 
     Args:
-        model: a prior or posterior.
-        sampler: any sampler.
-        realizations: how many, or the numbers of the members.
-        seed: of the noise.
-        batch_size: members (or particles) per network call. Members depend on it only by the
-            rounding of the network; at equal ``batch_size`` they are equal bit for bit.
-        device: where to compute; the result stays there.
-        checkpoint: file to which the run is stored after each step, and from which it is resumed,
+        model: Prior or posterior to draw from.
+        sampler: Any sampler, such as ``Ancestral(24)``.
+        realizations: Number of members, or the numbers that name them.
+        seed: Seed of the noise, an integer in [0, 2^64).
+        batch_size: Members (or particles) per network call. Members depend on it only by the
+            rounding of the network; with equal ``batch_size`` they are equal bit for bit.
+        device: Device on which to compute; the result stays there.
+        checkpoint: File in which the run is stored after each step, and from which it is resumed,
             bit for bit, if the file exists.
-        progress: show a progress bar.
+        progress: Whether to show a progress bar.
 
     Raises:
-        InputError: no members, a batch size below one, or a checkpoint of another run.
-        UnsupportedError: a sampler that cannot use the model's terms.
+        InputError: There are no members, the batch size is less than one, or the checkpoint belongs
+            to another run.
+        DivergedError: The state is no longer finite.
+        UnsupportedError: The sampler cannot use the model's terms.
     """
     model, members = _posterior(model), member_numbers(realizations)
     batch_size = as_integer("batch_size", batch_size, least=1)
@@ -204,7 +238,7 @@ def ensemble(
 
 
 def _batch(last: SamplerState, seed: int, n_wanted: int) -> Ensemble:
-    """The members of a finished batch."""
+    """Members of a finished batch, and the diagnostics of their weights."""
     fields = members_of(last, seed)[:n_wanted]
     if last.log_weights is None:
         return Ensemble(fields)
@@ -213,7 +247,7 @@ def _batch(last: SamplerState, seed: int, n_wanted: int) -> Ensemble:
 
 
 def _joined(batches: Sequence[Ensemble]) -> Ensemble:
-    """All batches; weights there are only where a coupled sampler had a single one."""
+    """All batches as one; only the single batch of a coupled sampler has weights."""
     return batches[-1]._replace(fields=torch.cat([batch.fields for batch in batches]))
 
 
@@ -227,7 +261,37 @@ def sample(
     device: str | torch.device = "cpu",
     progress: bool = False,
 ) -> Tensor:
-    """The members of an :func:`ensemble` alone, ``(n, *model.grid.shape)``; same arguments."""
+    """Draw members of a prior or posterior.
+
+    Args:
+        model: Prior or posterior to draw from.
+        sampler: Any sampler, such as ``Ancestral(24)``.
+        realizations: Number of members, or the numbers that name them; the noise of a member
+            depends on its own number only.
+        seed: Seed of the noise, an integer in [0, 2^64).
+        batch_size: Members (or particles) per network call.
+        device: Device on which to compute; the result stays there.
+        progress: Whether to show a progress bar.
+
+    Returns:
+        The members ``(n, *model.grid.shape)``, equally weighted.
+
+    Raises:
+        InputError: There are no members, or the batch size is less than one.
+        DivergedError: The state is no longer finite.
+        UnsupportedError: The sampler cannot use the model's terms.
+
+    Example:
+        >>> import torch
+        >>> from invdiff import Ancestral, Grid, sample
+        >>> from invdiff.priors import StationaryGaussianPrior
+        >>> prior = StationaryGaussianPrior(Grid(("x",), (8,)), torch.zeros(8), torch.ones(8))
+        >>> members = sample(prior, Ancestral(4), realizations=3, seed=0)
+        >>> members.shape
+        torch.Size([3, 8])
+        >>> torch.equal(sample(prior, Ancestral(4), realizations=[2], seed=0)[0], members[2])
+        True
+    """
     return ensemble(
         model,
         sampler,
@@ -240,10 +304,10 @@ def sample(
 
 
 def member_numbers(realizations: int | Sequence[int]) -> list[int]:
-    """Numbers of the members asked for: given, or that many from 0.
+    """Numbers of the members: as given, or the first ``realizations`` from 0.
 
     Raises:
-        InputError: none, one twice, a negative one, or numbers that are not integers.
+        InputError: There are none, a number is repeated or negative, or one is not an integer.
 
     >>> member_numbers(3)
     [0, 1, 2]

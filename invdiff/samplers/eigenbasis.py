@@ -1,14 +1,4 @@
-r"""Coordinates in which linear Gaussian data are independent: what DDRM and DDNM work in.
-
-The precision ``P = sum_i A_i^H Sigma_i^-1 A_i`` is ``V diag(s^2) V^H``, with ``s`` and ``V`` the
-singular values and right vectors of the whitened operators joined. In ``u = V^H x`` the data say::
-
-    u_data = s^-2 V^H sum_i A_i^H Sigma_i^-1 y_i = u + n,   E|n|^2 = 1/s^2
-
-so left singular vectors are never needed. ``V`` is the DFT where all precisions are circulant; the
-identity where ``P`` is diagonal in the grid (masks), found by a product with random values; else it
-comes from a dense eigendecomposition, of ``O(size^3)``, once for a posterior.
-"""
+"""Coordinates of the field in which linear Gaussian data are independent."""
 
 from __future__ import annotations
 
@@ -31,13 +21,22 @@ _MAX_DENSE = 4096  # unknowns: a matrix of 128 MiB, a minute to decompose
 
 @dataclass(frozen=True, eq=False)
 class DataModes:
-    """Data by independent coordinates of the field.
+    """The data in independent coordinates of the field, in which `DDRM`, `DDNM` and `MCGDiff` work.
+
+    The precision ``P = sum_i A_i^H Sigma_i^-1 A_i`` is ``V diag(s^2) V^H``, with ``s`` and ``V``
+    the singular values and right singular vectors of all whitened operators stacked. In
+    ``u = V^H x`` the data are::
+
+        u_data = s^-2 V^H sum_i A_i^H Sigma_i^-1 y_i = u + n,   E|n|^2 = 1/s^2
+
+    so that left singular vectors are never needed.
 
     Args:
-        data: ``u_data``, ``(*modes)``; zero where nothing is measured.
-        noise: ``1/s``, ``(*modes)``; infinite where nothing is measured.
-        vectors: ``V``, ``(size, size)``; None for the DFT or the grid itself.
-        is_dft: whether ``V^H`` is the unitary DFT.
+        data: Coordinates ``u_data`` of the data, ``(*modes)``; zero where nothing is measured.
+        noise: Standard deviation ``1/s`` of their noise, ``(*modes)``; infinite where nothing is
+            measured.
+        vectors: Singular vectors ``V``, ``(size, size)``; None for the DFT or the grid itself.
+        is_dft: Whether ``V^H`` is the unitary DFT.
     """
 
     data: Tensor
@@ -54,22 +53,30 @@ class DataModes:
         vectors: Tensor | None = None,
         is_dft: bool = False,
     ) -> DataModes:
-        """From ``A^H Sigma^-1 y``, ``(1, *shape)``, and the eigenvalues ``s^2`` of ``P``."""
-        # Below the rounding of the largest, an eigenvalue cannot be told from none.
-        seen = squares > squares.max() * squares.numel() * torch.finfo(squares.dtype).eps
+        """The coordinates for given eigenvalues of the precision.
+
+        Args:
+            pulled: Pulled-back data ``A^H Sigma^-1 y``, ``(1, *shape)``.
+            squares: Eigenvalues ``s^2`` of ``P``, ``(*modes)``.
+            vectors: Singular vectors ``V``, ``(size, size)``; None for the DFT or the grid itself.
+            is_dft: Whether ``V^H`` is the unitary DFT.
+        """
+        # An eigenvalue below the rounding of the largest cannot be distinguished from zero.
+        rounding = squares.max() * squares.numel() * torch.finfo(squares.dtype).eps
+        is_measured = squares > rounding
         basis = cls(pulled, squares, vectors, is_dft)
-        data = torch.where(seen, basis.to_modes(pulled)[0] / squares, 0)
-        return replace(basis, data=data, noise=torch.where(seen, squares, 0).rsqrt())
+        data = torch.where(is_measured, basis.to_modes(pulled)[0] / squares, 0)
+        return replace(basis, data=data, noise=torch.where(is_measured, squares, 0).rsqrt())
 
     def to_modes(self, x: Tensor) -> Tensor:
-        """``V^H x`` of fields ``(batch, *shape)``."""
+        """Coordinates ``V^H x`` of fields ``(batch, *shape)``."""
         if self.is_dft:
             modes: Tensor = torch.fft.fftn(x, dim=tuple(range(1, x.ndim)), norm="ortho")
             return modes
         return x if self.vectors is None else x.flatten(1) @ self.vectors.conj()
 
     def to_field(self, u: Tensor, grid: Grid) -> Tensor:
-        """``V u`` as fields ``(batch, *grid.shape)``."""
+        """Fields ``V u``, ``(batch, *grid.shape)``, of coordinates ``(batch, *modes)``."""
         if self.is_dft:
             x: Tensor = torch.fft.ifftn(u, dim=tuple(range(1, u.ndim)), norm="ortho")
             return x if grid.is_complex else x.real
@@ -78,10 +85,18 @@ class DataModes:
 
 @lru_cache(maxsize=2)  # terms never change, and a run asks at each step
 def data_modes(terms: tuple[Gaussian, ...], grid: Grid) -> DataModes:
-    """The coordinates for linear Gaussian terms on ``grid``.
+    """The coordinates for linear Gaussian terms on a grid.
+
+    ``V`` is the DFT where all precisions are circulant, and the identity where ``P`` is diagonal on
+    the grid (masks), which a product with random values reveals. Otherwise it comes from a dense
+    eigendecomposition of cost ``O(size^3)``, once per posterior.
+
+    Args:
+        terms: Linear Gaussian likelihoods.
+        grid: Grid of the fields.
 
     Raises:
-        UnsupportedError: more than 4096 unknowns and no known basis.
+        UnsupportedError: There are more than 4096 unknowns and the basis is not known.
     """
     zero = torch.zeros(1, *grid.shape, dtype=grid.dtype, device=terms[0].y.device)
     pulled = torch.stack([term.pullback(term.residual(zero)) for term in terms]).sum(0)
@@ -94,10 +109,10 @@ def data_modes(terms: tuple[Gaussian, ...], grid: Grid) -> DataModes:
         return DataModes.of_precision(pulled, diagonal)
     if grid.size > _MAX_DENSE:
         raise UnsupportedError(
-            "no singular value decomposition of these data is known",
+            "the singular value decomposition of these data is not available",
             got=f"{grid.size} unknowns",
             expected=f"a mask, an operator with is_circulant, or at most {_MAX_DENSE} unknowns",
-            hint="Take DiffPIR() or DAPS(), which solve instead.",
+            hint="Use DiffPIR() or DAPS(), which solve linear systems instead.",
         )
     matrix = torch.cat([term.matrix() for term in terms])
     squares, vectors = torch.linalg.eigh(matrix.mH @ matrix)
@@ -105,7 +120,7 @@ def data_modes(terms: tuple[Gaussian, ...], grid: Grid) -> DataModes:
 
 
 def _diagonal(terms: Sequence[Gaussian], grid: Grid) -> Tensor | None:
-    """Diagonal of the precision if that is all of it, ``(*shape)``."""
+    """Diagonal of the precision ``(*shape)`` if it has no other entries, otherwise None."""
     values = np.random.default_rng(0).standard_normal(grid.shape)
     probe = torch.from_numpy(values).to(terms[0].y.device, grid.dtype)[None]
     ones = torch.ones_like(probe)

@@ -1,18 +1,4 @@
-r"""Ensemble Kalman inversion (Iglesias, Law & Stuart 2013, doi 10.1088/0266-5611/29/4/045001).
-
-Draws of the prior are moved to the posterior by covariances of the ensemble alone: no derivative of
-the operator. In its stochastic form, with whitened residuals ``r_j = W (y - A(x_j))``::
-
-    x_j += C_xr (C_rr + I / d)^-1 (r_j + eps_j / sqrt(d))
-
-for increments ``d`` of a temperature that add up to one. Each is the largest that leaves an
-effective number of ``threshold`` times the members, were they weighted by ``exp(-d |r|^2 / 2)``
-(Iglesias & Yang 2021, arXiv 2007.04060); the last takes what is left. Exact for a Gaussian prior
-and a linear operator as members grow; otherwise it has the first two moments at best, and one mode.
-With ``n`` members it moves in ``n - 1`` directions and its spread is too small by a share of about
-``m_eff / n``, ``m_eff`` the number of directions that the data inform. Cost: the draws of the
-prior, an operator call a member and update.
-"""
+"""Ensemble Kalman inversion."""
 
 from __future__ import annotations
 
@@ -40,15 +26,35 @@ _N_BISECTIONS = 50
 
 @dataclass(frozen=True)
 class EKI(UsesTerms):
-    """Ensemble Kalman inversion: members depend on each other, take a hundred or more.
+    """Ensemble Kalman inversion (Iglesias, Law & Stuart 2013, doi 10.1088/0266-5611/29/4/045001).
+
+    Draws of the prior are moved to the posterior by covariances of the ensemble, without
+    derivatives of the operator. In its stochastic form, with whitened residuals
+    ``r_j = W (y - A(x_j))``::
+
+        x_j += C_xr (C_rr + I / d)^-1 (r_j + eps_j / sqrt(d))
+
+    for increments ``d`` that add up to one. Each is the largest that would leave an effective
+    number of ``threshold`` times the members, were they weighted by ``exp(-d |r|^2 / 2)`` (Iglesias
+    & Yang 2021, arXiv 2007.04060); the last increment is the remainder.
+
+    Assumptions: Gaussian noise, any operator. Exact for a Gaussian prior and a linear operator as
+    members grow; otherwise it finds the first two moments at best, and one mode. With ``n`` members
+    it moves in ``n - 1`` directions, and its spread is too small by a share of about ``m_eff / n``,
+    with ``m_eff`` the number of directions that the data inform. Members depend on each other: use
+    a hundred or more.
+
+    Cost: one network pass per step and member for the draws of the prior, then one operator call
+    per member and update; no vjp.
 
     Args:
-        steps: of the draw from the prior, one network pass each, and the updates.
-        updates: how many of the steps are Kalman updates at most.
-        threshold: share of the members that an increment leaves effective.
+        steps: Number of steps: those of the draw from the prior, one network pass each, and the
+            updates.
+        updates: Largest number of steps that are Kalman updates.
+        threshold: Share of the members that an increment leaves effective, in (0, 1).
 
     Raises:
-        InputError: no step for the prior or no update, or a threshold outside (0, 1).
+        InputError: There is no step for the prior, no update, or the threshold lies outside (0, 1).
     """
 
     needs: ClassVar[Needs] = Needs.GAUSSIAN | Needs.LIKELIHOOD
@@ -62,13 +68,13 @@ class EKI(UsesTerms):
         super().__post_init__()
         if not 1 <= self.updates < self.steps or not 0 < self.threshold < 1:
             raise InputError(
-                "no such inversion",
+                "the settings of EKI are out of range",
                 got=self,
                 expected="1 <= updates < steps, 0 < threshold < 1",
             )
 
     def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
-        """A step of the draw from the prior, or an update; the memory is the temperature."""
+        """A step of the prior's draw, or an update; the memory is the sum of the increments."""
         prior, terms = self.parts(model)
         sampler = Ancestral(self.steps - self.updates)
         if state.step < sampler.steps:
@@ -87,7 +93,7 @@ class EKI(UsesTerms):
         return SamplerState(x, state.step + 1, state.realizations, (reached,))
 
     def _increment(self, residuals: Tensor) -> float:
-        """The largest increment that leaves enough members effective, by bisection."""
+        """The largest increment that leaves enough members effective, found by bisection."""
         misfits = residuals.double().square().sum(1) / 2
         enough = self.threshold * len(misfits)
         low, high = 0.0, 1.0
@@ -103,27 +109,27 @@ class EKI(UsesTerms):
 
 
 def check_ensemble(x: Tensor) -> None:
-    """Refuse ensembles that have no covariance.
+    """Refuse an ensemble that has no covariance.
 
     Raises:
-        InputError: fewer than two members.
+        InputError: There are fewer than two members.
     """
     if len(x) < 2:
         raise InputError(
             "too few members for a covariance",
             got=len(x),
             expected=">= 2",
-            hint="Draw a hundred or more at once, also to keep a few of them.",
+            hint="Draw a hundred or more at once, even if only a few are kept.",
         )
 
 
 def whitened_residuals(terms: Sequence[Gaussian], x: Tensor) -> Tensor:
-    """``W (y - A(x))`` of the measured data of all terms as real values of unit noise."""
+    """``W (y - A(x))`` of the measured data of all terms, as reals of unit noise ``(n, m)``."""
     return torch.cat([_reals(term.measured(term.residual(x))) for term in terms], 1)
 
 
 def data_noise(terms: Sequence[Gaussian], noise: StepNoise) -> Tensor:
-    """Standard normal values like :func:`whitened_residuals`."""
+    """Standard normal values of the shape of :func:`whitened_residuals`, ``(n, m)``."""
     pairs = zip(terms, data_streams(terms, noise), strict=True)
     return torch.cat([_reals(term.measured(e)) for term, e in pairs], 1)
 
@@ -134,13 +140,16 @@ def _reals(r: Tensor) -> Tensor:
 
 
 def kalman_update(x: Tensor, residuals: Tensor, increment: float, *, noise: Tensor) -> Tensor:
-    """Fields after a share of the data: the stochastic ensemble Kalman filter, in ensemble space.
+    """The stochastic ensemble Kalman filter for a share of the data, computed in ensemble space.
 
     Args:
-        x: ``(n, *shape)``.
-        residuals: whitened ones of the fields, ``(n, m)``.
-        increment: of the temperature.
-        noise: standard normal, ``(n, m)``.
+        x: Fields of the members, ``(n, *shape)``.
+        residuals: Whitened residuals of the fields, ``(n, m)``.
+        increment: Share of the data's information that is used, in (0, 1].
+        noise: Standard normal values, ``(n, m)``.
+
+    Returns:
+        The updated fields, ``(n, *shape)``.
     """
     anomalies = (residuals - residuals.mean(0)) / (len(x) - 1) ** 0.5
     target = residuals + noise.to(residuals) / increment**0.5

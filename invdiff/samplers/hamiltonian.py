@@ -1,17 +1,4 @@
-r"""Hamiltonian chains for what has no closed form: inner kernels accepted or rejected.
-
-They start from the Gaussian around the mode of ``N(m, C)`` times the terms (Gauss-Newton) and move
-in the metric of its precision ``K``; each move is accepted or rejected (Metropolis), so that any
-number of them leaves the target as it is. With ``C = L L^H``, ``x = m + L u`` and
-``g = -u + L^H grad sum_i log p_i(x)``, a leapfrog step of size ``h`` is::
-
-    p += h g / 2,   u += h K^-1 p,   p += h g / 2,   p ~ N(0, K) at the start
-
-(Neal 2011, arXiv 1206.1901; Girolami & Calderhead 2011, doi 10.1111/j.1467-9868.2010.00765.x, with
-the metric held fixed). Any differentiable terms. Exact as the moves grow in number, and at once for
-linear Gaussian data; slow between modes that lie apart. For complex fields gradients are half of
-torch's, whose parts each have half the noise.
-"""
+"""Hamiltonian chains as inner kernels of decoupled annealing."""
 
 from __future__ import annotations
 
@@ -35,25 +22,39 @@ __all__ = ["HMC", "Langevin"]
 
 
 def _accurate() -> Laplace:
-    """Solves good enough for a chain to be reversible."""
+    """A solver accurate enough for a chain to be reversible."""
     return Laplace(tolerance=1e-3)
 
 
 @dataclass(frozen=True)
 class HMC:
-    """Hamiltonian chain from the Gaussian around the mode, in its metric, accepted or rejected.
+    """Hamiltonian Monte Carlo in the metric of the Gaussian around the mode.
 
-    Exact as ``steps`` grow, and at any number for linear Gaussian data. Cost: that of
-    :class:`GaussNewton`, then a gradient of the terms and a solve a leapfrog step.
+    The chain starts from a draw of that Gaussian, the Laplace approximation of ``N(m, C)`` times
+    the terms by Gauss-Newton, and moves in the metric of its precision ``K``. With ``C = L L^H``,
+    ``x = m + L u`` and ``g = -u + L^H grad sum_i log p_i(x)``, a leapfrog step of size ``h`` is::
+
+        p += h g / 2,   u += h K^-1 p,   p += h g / 2,   p ~ N(0, K) at the start of a move
+
+    Each move is accepted or rejected (Metropolis), so that any number of moves leaves the target
+    invariant (Neal 2011, arXiv 1206.1901; Girolami & Calderhead 2011, doi
+    10.1111/j.1467-9868.2010.00765.x, with the metric held fixed). For complex fields the gradient
+    is half of torch's, since each part has half of the noise.
+
+    Assumptions: any differentiable terms. Exact as ``steps`` grow, and with any number of them for
+    linear Gaussian data; slow between separate modes.
+
+    Cost: that of `GaussNewton`, then one gradient of the terms and one solve per leapfrog step; no
+    network pass.
 
     Args:
-        steps: moves of the chain.
-        leapfrog: steps of a move.
-        step_size: of those, in units of the local spread; stable below 2 there.
-        solver: of the mode and the metric.
+        steps: Number of moves of the chain.
+        leapfrog: Number of leapfrog steps of a move.
+        step_size: Size of a leapfrog step in units of the local spread; stable below 2.
+        solver: Solver that finds the mode and applies the inverse metric.
 
     Raises:
-        InputError: no steps, or a step size outside (0, 2).
+        InputError: There are no steps, or the step size lies outside (0, 2).
     """
 
     steps: int = 4
@@ -64,14 +65,16 @@ class HMC:
     def __post_init__(self) -> None:
         if self.steps < 1 or self.leapfrog < 1 or not 0 < self.step_size < 2:
             raise InputError(
-                "not a chain", got=self, expected="steps, leapfrog >= 1 and 0 < step_size < 2"
+                "the settings of a chain are out of range",
+                got=self,
+                expected="steps, leapfrog >= 1 and 0 < step_size < 2",
             )
 
     def check(self, terms: Sequence[Term]) -> None:
-        """Any differentiable terms."""
+        """Accept any terms: those that cannot be differentiated are refused by the sampler."""
 
     def draw(self, target: Target, grid: Grid, noise: StepNoise) -> Tensor:
-        """The end of the chain."""
+        """Fields at the end of the chain, ``(batch, *grid.shape)``."""
         metric = target.gaussian(self.solver)
         start = metric.solve(_momentum(metric, grid, noise, first=Stream.MOVE))
         u = metric.coordinates() + start  # a draw of the Gaussian itself
@@ -102,7 +105,7 @@ class HMC:
 
 
 def _momentum(metric: GaussianUpdate, grid: Grid, noise: StepNoise, *, first: int) -> Tensor:
-    """``p ~ N(0, K)``: ``e + L^H sum_i A_i^H W_i^H e_i``, no root of ``K`` needed."""
+    """``p ~ N(0, K)`` as ``e + L^H sum_i A_i^H W_i^H e_i``: no root of ``K`` is needed."""
     covariance = metric.covariance
     p = covariance.coordinates(noise(grid, first + 1).to(metric.mean.dtype))
     data = data_streams(metric.models, noise, first=first + 2)
@@ -119,15 +122,19 @@ def _kinetic(metric: GaussianUpdate, p: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Langevin:
-    """Metropolis-adjusted Langevin (MALA): HMC of one leapfrog step a move.
+    """Metropolis-adjusted Langevin chain (MALA): `HMC` with one leapfrog step per move.
 
-    A Langevin step of time ``step_size^2 / 2`` (Roberts & Tweedie 1996), adjusted where the paper's
-    100 plain steps are not. Cost: that of :class:`GaussNewton`, then a gradient and a solve a step.
+    A Langevin step of time ``step_size^2 / 2`` (Roberts & Tweedie 1996, doi 10.2307/3318418),
+    adjusted, whereas the 100 steps of the DAPS paper are not. Assumptions: those of `HMC`. Cost:
+    that of `GaussNewton`, then one gradient of the terms and one solve per step; no network pass.
 
     Args:
-        steps: moves of the chain.
-        step_size: in units of the local spread.
-        solver: of the mode and the metric.
+        steps: Number of moves of the chain.
+        step_size: Size of a step in units of the local spread; stable below 2.
+        solver: Solver that finds the mode and applies the inverse metric.
+
+    Raises:
+        InputError: There are no steps, or the step size lies outside (0, 2).
     """
 
     steps: int = 8
@@ -138,9 +145,9 @@ class Langevin:
         HMC(self.steps, 1, self.step_size)  # refuses bad settings
 
     def check(self, terms: Sequence[Term]) -> None:
-        """Any differentiable terms."""
+        """Accept any terms: those that cannot be differentiated are refused by the sampler."""
 
     def draw(self, target: Target, grid: Grid, noise: StepNoise) -> Tensor:
-        """The end of the chain."""
+        """Fields at the end of the chain, ``(batch, *grid.shape)``."""
         chain = HMC(self.steps, 1, self.step_size, solver=self.solver)
         return chain.draw(target, grid, noise)

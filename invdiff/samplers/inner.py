@@ -1,11 +1,4 @@
-r"""Draws from ``N(m, C)`` times terms: what an inner kernel of decoupled annealing is.
-
-:class:`ExactGaussian` is the Gaussian update of linear Gaussian data. :class:`GaussNewton` takes
-the Gaussian around the mode (Laplace's approximation): the same for such data, biased by the
-curvature of others. Randomise-then-optimise would solve a nonlinear problem a draw and still need
-weights to be exact, so what is nonlinear is left to the chains in ``hamiltonian``, which start from
-that Gaussian. Cost: an operator evaluation and a solve an iteration, and a solve for the draw.
-"""
+"""Inner kernels of decoupled annealing: draws from a Gaussian times terms."""
 
 from __future__ import annotations
 
@@ -44,7 +37,7 @@ def isotropic(grid: Grid, std: float, *, device: torch.device) -> SpectralCovari
 
 
 def gradient(terms: Sequence[Term], x: Tensor, x_t: Tensor, *, t: Tensor) -> Tensor:
-    """Gradient of the sum of terms at ``x``: in closed form for linear Gaussian data."""
+    """Gradient of the sum of terms at ``x``, ``(batch, *shape)``; closed form for linear data."""
     total, others = torch.zeros_like(x), []
     for term in terms:
         if isinstance(term, Gaussian) and term.is_linear:
@@ -60,11 +53,11 @@ class Target:
     """``N(mean, covariance)`` times the exponentials of terms.
 
     Args:
-        mean: ``(batch, *shape)``.
-        covariance: of the fields before the data.
-        terms: of a posterior.
-        x_t: what other terms than likelihoods may look at.
-        t: its time.
+        mean: Mean of the Gaussian, ``(batch, *shape)``.
+        covariance: Covariance of the fields before the data.
+        terms: Terms of a posterior.
+        x_t: Noisy fields ``(batch, *shape)``, for terms that depend on them.
+        t: Time of the noisy fields, a scalar.
     """
 
     mean: Tensor
@@ -74,11 +67,11 @@ class Target:
     t: Tensor
 
     def gaussian(self, solver: Laplace) -> GaussianUpdate:
-        """The Gaussian around the mode; terms other than likelihoods to first order."""
+        """The Gaussian around the mode; terms other than likelihoods enter to first order."""
         return solver.given(self.mean, self.covariance, self.terms, x_t=self.x_t, t=self.t)
 
     def log_density(self, u: Tensor) -> Tensor:
-        """``-|u|^2 / 2`` (without the 1/2 for complex fields) and the terms, ``(batch,)``."""
+        """``-|u|^2 / 2`` (``-|u|^2`` for complex fields) plus the terms, ``(batch,)``."""
         x = self.mean + self.covariance.sqrt(u)
         total = -(1.0 if self.mean.is_complex() else 0.5) * squared_norm(u)
         for term in self.terms:
@@ -86,51 +79,54 @@ class Target:
         return total
 
     def slope(self, u: Tensor) -> Tensor:
-        """``-u + L^H grad``."""
+        """Gradient ``-u + L^H grad sum_i term_i`` of the log-density, of the shape of ``u``."""
         x = self.mean + self.covariance.sqrt(u)
         return self.covariance.sqrt_adjoint(gradient(self.terms, x, self.x_t, t=self.t)) - u
 
 
 class InnerKernel(Protocol):
-    """Draws one field a member from a target."""
+    """Draws one field per member from a target."""
 
     def check(self, terms: Sequence[Term]) -> None:
         """Refuse terms that this kernel cannot use."""
         ...
 
     def draw(self, target: Target, grid: Grid, noise: StepNoise) -> Tensor:
-        """Fields ``(batch, *shape)``."""
+        """Fields ``(batch, *shape)``, one draw of the target per member."""
         ...
 
 
 @dataclass(frozen=True)
 class ExactGaussian:
-    """The Gaussian update of linear Gaussian data, exact to ``tolerance``: one solve.
+    """The Gaussian update by linear Gaussian data, as an inner kernel.
+
+    Assumptions: linear operators and Gaussian noise; then exact to ``tolerance``. Cost: one solve
+    per draw; no network pass.
 
     Args:
-        tolerance: error left by the solve, as a fraction of the draw's own spread.
-        max_iterations: bound on its conjugate-gradient steps.
+        tolerance: Error left by the solve, as a fraction of the draw's own spread.
+        max_iterations: Largest number of conjugate-gradient steps of the solve.
     """
 
     tolerance: float = 0.05
     max_iterations: int = 100
 
     def check(self, terms: Sequence[Term]) -> None:
-        """Refuse all but linear Gaussian likelihoods.
+        """Refuse all terms but linear Gaussian likelihoods.
 
         Raises:
-            UnsupportedError: other terms.
+            UnsupportedError: There are other terms.
         """
         if not suits(Needs.LINEAR_GAUSSIAN, terms):
             raise UnsupportedError(
-                "ExactGaussian draws given linear Gaussian data alone",
+                "ExactGaussian needs linear Gaussian data",
                 got=list(terms),
                 expected="linear operators and Gaussian noise",
-                hint="Take DAPS(kernel=GaussNewton()), Langevin() or HMC().",
+                hint="Use DAPS(kernel=GaussNewton()), or the kernels Langevin() or HMC().",
             )
 
     def draw(self, target: Target, grid: Grid, noise: StepNoise) -> Tensor:
-        """Perturb and solve."""
+        """One draw per member, ``(batch, *grid.shape)``: perturb the data and solve."""
         return gaussian_update(
             target.mean,
             target.covariance,
@@ -142,17 +138,21 @@ class ExactGaussian:
 
 @dataclass(frozen=True)
 class GaussNewton:
-    """Laplace's approximation: exact for linear Gaussian data, biased by curvature otherwise.
+    """A draw of the Gaussian around the mode (Laplace's approximation), as an inner kernel.
+
+    Assumptions: exact for linear Gaussian data, biased by the curvature of other terms; the chains
+    `Langevin` and `HMC`, which start from this Gaussian, remove that bias. Cost: one evaluation of
+    the operator and one solve per Gauss-Newton step, and one solve for the draw; no network pass.
 
     Args:
-        solver: finds the mode.
+        solver: Solver that finds the mode.
     """
 
     solver: Laplace = field(default_factory=Laplace)
 
     def check(self, terms: Sequence[Term]) -> None:
-        """Any differentiable terms."""
+        """Accept any terms: those that cannot be differentiated are refused by the sampler."""
 
     def draw(self, target: Target, grid: Grid, noise: StepNoise) -> Tensor:
-        """A draw of the Gaussian around the mode."""
+        """One draw per member of the Gaussian around the mode, ``(batch, *grid.shape)``."""
         return target.gaussian(self.solver).draw(grid, noise)

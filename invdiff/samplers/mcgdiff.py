@@ -1,18 +1,4 @@
-r"""MCGDiff: sequential Monte Carlo in the singular basis of the data (Cardoso et al. 2023).
-
-arXiv 2308.07983. In the coordinates of ``eigenbasis`` a datum is the field in noise ``tau``: it is
-taken for ``z`` at the noise ratio ``tau``. Above it particles are weighed by the forward process,
-``g_r(z) = N(data; z, r^2 - tau^2)``; the step that crosses it is held by the Brownian bridge from
-``z_s`` to ``z_t``; below, the datum has been used up. DDPM's kernel times either is Gaussian,
-coordinate by coordinate, ``b = r_s^2 / r_t^2``, ``v = r_s^2 (1 - b)``::
-
-    above:    z_s ~ N(b z_t + (1 - b) m, v) g_s(z_s)
-    w_s = w_t int N(z_s; b z_t + (1 - b) m, v) g_s(z_s) dz_s / g_t(z_t)
-
-Linear Gaussian data only. Exact as particles and steps grow; the kernel knows nothing of the spread
-of ``x_0`` given ``x_t``, and the weights of many data leave few ancestors. Cost: one network pass a
-particle and step, no differentiation, and two changes of coordinates.
-"""
+"""MCGDiff: sequential Monte Carlo in the singular vectors of the data."""
 
 from __future__ import annotations
 
@@ -38,7 +24,34 @@ __all__ = ["MCGDiff"]
 
 @dataclass(frozen=True)
 class MCGDiff(ParticleSampler, UsesTerms):
-    """Particles in the singular basis of the data."""
+    """Monte Carlo guided diffusion (Cardoso et al. 2023, arXiv 2308.07983).
+
+    Sequential Monte Carlo in the singular vectors of the data.
+
+    In these coordinates a datum is the field in noise of standard deviation ``tau``, and is treated
+    as an observation of ``z`` at the noise ratio ``tau``. Above it, particles are weighted by the
+    forward process, ``g_r(z) = N(data; z, r^2 - tau^2)``; the step that crosses ``tau`` is
+    conditioned by the Brownian bridge from ``z_s`` to ``z_t``; below it, the datum has been used.
+    DDPM's kernel times either is Gaussian in each coordinate, with ``m = E[x_0 | x_t]``,
+    ``b = r_s^2 / r_t^2`` and ``v = r_s^2 (1 - b)``::
+
+        z_s ~ N(b z_t + (1 - b) m, v) g_s(z_s)
+        w_s = w_t int N(z_s; b z_t + (1 - b) m, v) g_s(z_s) dz_s / g_t(z_t)
+
+    Assumptions: linear Gaussian data. Exact as particles and steps grow; the kernel ignores the
+    spread of ``x_0`` given ``x_t``, and the weights of many data leave few ancestors.
+
+    Cost: one network pass per step and particle and two changes of coordinates; no vjp.
+
+    Args:
+        steps: Number of steps.
+        particles: Particles per member; at the end the members are resampled from all particles.
+        threshold: Share of the particles below which the effective number leads to resampling.
+
+    Raises:
+        InputError: ``steps`` or ``particles`` is less than one, or the threshold lies outside [0,
+            1].
+    """
 
     needs: ClassVar[Needs] = Needs.LINEAR_GAUSSIAN
 
@@ -50,7 +63,7 @@ class MCGDiff(ParticleSampler, UsesTerms):
         *,
         device: torch.device,
     ) -> SamplerState:
-        """Particles of pure noise times ``g``."""
+        """Particles of noise given the data at the largest noise level, with their weights."""
         state = super().init(model, noise, realizations, device=device)
         modes, walk = self._modes(model), self.walk(model, state)
         if modes is None:
@@ -59,18 +72,18 @@ class MCGDiff(ParticleSampler, UsesTerms):
         zero, eps = torch.zeros_like(walk.z), walk.z / walk.ratio_t
         z, log_weight = held.step(zero, eps, zero, variance=walk.ratio_t**2, grid=model.grid)
         # For the evidence: the coordinates' data are the whitened ones times tau, and what lies
-        # outside all noise levels, or of what nothing is measured, is noise alone.
+        # outside all noise levels, or is not measured, is only noise.
         terms, _ = split_terms(self.parts(model)[1])
         half = 1.0 if model.grid.is_complex else 0.5
         squares = sum(float(term.residual(zero[:1]).abs().square().sum()) for term in terms)
-        says, tau2 = held.slope > 0, modes.noise**2
-        used = torch.where(says, modes.data.abs().square() / tau2, 0).sum()
-        whitened = torch.where(says, tau2, 1).log().sum() - (squares - used)
+        informs, tau2 = held.slope > 0, modes.noise**2
+        used = torch.where(informs, modes.data.abs().square() / tau2, 0).sum()
+        whitened = torch.where(informs, tau2, 1).log().sum() - (squares - used)
         log_weights = (log_weight + half * whitened).double()
         return state._replace(x=walk.alpha_t * z, log_weights=log_weights)
 
     def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
-        """Draw a step given the data, weigh it, resample if need be."""
+        """Draw a step given the data, weight it, and resample if necessary."""
         prior, _ = self.parts(model)
         modes, walk = self._modes(model), self.walk(model, state)
         draws = particle_noise(state, noise)
@@ -95,7 +108,7 @@ class MCGDiff(ParticleSampler, UsesTerms):
 
 @dataclass(frozen=True, eq=False)
 class _Held:
-    """``data = slope z_s + offset z_t + noise`` by coordinate; a slope of zero says nothing."""
+    """``data = slope z_s + offset z_t + noise`` in each coordinate; slope 0 means no data."""
 
     modes: DataModes
     is_complex: bool
@@ -105,7 +118,7 @@ class _Held:
 
     @classmethod
     def at(cls, modes: DataModes, ratio_t: float, ratio_s: float, *, is_complex: bool) -> _Held:
-        """What the data say of ``z`` at ``ratio_s``, in a step from ``ratio_t``."""
+        """How the data constrain ``z`` at ``ratio_s``, in a step from ``ratio_t``."""
         above = modes.noise <= ratio_s
         crossed = ~above & (modes.noise < ratio_t)
         tau2 = torch.where(crossed | above, modes.noise, 0) ** 2
@@ -121,11 +134,11 @@ class _Held:
         )
 
     def log_density(self, centre: Tensor, variance: float) -> Tensor:
-        """``log N(data; slope centre, slope^2 variance + that of the noise)``, ``(batch,)``."""
+        """``log N(data; slope centre, slope^2 variance + noise variance)``, ``(batch,)``."""
         total = self.slope**2 * variance + self.variance
-        says = self.slope > 0
-        deviation = torch.where(says, self.modes.data - self.slope * centre, 0)
-        squares = deviation.abs().square() / total + torch.where(says, total, 1).log()
+        informs = self.slope > 0
+        deviation = torch.where(informs, self.modes.data - self.slope * centre, 0)
+        squares = deviation.abs().square() / total + torch.where(informs, total, 1).log()
         # Coordinates of a real field may be complex; then each counts twice, and half as much.
         half = 1.0 if self.is_complex else 0.5
         return -half * squares.flatten(1).sum(1)
@@ -133,7 +146,7 @@ class _Held:
     def step(
         self, centre: Tensor, eps: Tensor, z_t: Tensor, *, variance: float, grid: Grid
     ) -> tuple[Tensor, Tensor]:
-        """A draw of ``z_s ~ N(centre, variance)`` given the data, and log of their evidence."""
+        """A draw of ``z_s ~ N(centre, variance)`` given the data, and the log-evidence of these."""
         mean, white, before = map(self.modes.to_modes, (centre, eps, z_t))
         gain = self.slope * variance / (self.slope**2 * variance + self.variance)
         innovation = self.modes.data - self.offset * before - self.slope * mean

@@ -18,7 +18,7 @@ _SUBSTEP = 1 << 24  # between the noise addresses of steps inside a step
 
 
 def inner_noise(noise: StepNoise, k: int, *, state: SamplerState) -> StepNoise:
-    """The noise of step ``k`` inside a step, independent of that of all others."""
+    """The noise of step ``k`` inside a step, independent of that of all other steps."""
     return noise.field.at(state.realizations, state.step + (k + 1) * _SUBSTEP, state.x.device)
 
 
@@ -31,15 +31,18 @@ def descend(
     noise: StepNoise,
     state: SamplerState,
 ) -> Tensor:
-    """All steps of another sampler from some noise level down to clean fields, inside one step.
+    """Run all steps of another sampler from a noise level down to clean fields, inside one step.
 
     Args:
-        kernel: whose steps are spaced as the prior's schedule would from ``ratio`` on.
-        prior: to draw from.
-        z: ``x_0 + ratio eps``.
-        ratio: the noise level.
-        noise: of the step outside.
-        state: of the run outside; gives the address of the noise.
+        kernel: Sampler whose steps are spaced from ``ratio`` to zero as the prior's schedule does.
+        prior: Prior to draw from.
+        z: Noisy fields ``x_0 + ratio eps``, ``(batch, *grid.shape)``.
+        ratio: Noise-to-signal ratio of ``z``.
+        noise: Noise of the outer step.
+        state: State of the outer run, which addresses the noise.
+
+    Returns:
+        Clean fields, ``(batch, *grid.shape)``.
     """
     model, schedule, n = Posterior(prior), prior.schedule, kernel.steps
     high, low = ratio ** (1 / schedule.rho), schedule.ratio_min ** (1 / schedule.rho)

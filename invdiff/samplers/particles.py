@@ -1,4 +1,4 @@
-"""What particle filters share: several particles a member, with weights."""
+"""The base class of particle filters: several weighted particles per member."""
 
 from __future__ import annotations
 
@@ -19,15 +19,16 @@ __all__ = ["ParticleSampler", "particle_noise"]
 
 @dataclass(frozen=True)
 class ParticleSampler(LevelSampler):
-    """Weighted particles; the ensemble is the unit of work.
+    """Weighted particles; members depend on each other, and the ensemble is the unit of work.
 
     Args:
-        steps: number of steps.
-        particles: particles a member; at the end as many members are resampled.
-        threshold: share of the particles below which the effective number leads to resampling.
+        steps: Number of steps.
+        particles: Particles per member; at the end the members are resampled from all particles.
+        threshold: Share of the particles below which the effective number leads to resampling.
 
     Raises:
-        InputError: fewer than one step or particle, or a threshold outside [0, 1].
+        InputError: ``steps`` or ``particles`` is less than one, or the threshold lies outside [0,
+            1].
     """
 
     steps: int = 100
@@ -39,9 +40,9 @@ class ParticleSampler(LevelSampler):
         super().__post_init__()
         if self.particles < 1 or not 0 <= self.threshold <= 1:
             raise InputError(
-                "no such particle filter",
+                "the settings of a particle filter are out of range",
                 got=self,
-                expected="at least one particle a member, shares of them in [0, 1]",
+                expected="particles >= 1 (per member), 0 <= threshold <= 1",
             )
 
     def init(
@@ -52,17 +53,17 @@ class ParticleSampler(LevelSampler):
         *,
         device: torch.device,
     ) -> SamplerState:
-        """Particles of pure noise, equally weighted."""
+        """Equally weighted particles of noise at the largest noise level."""
         ids = _numbers(realizations, self.particles)
         return weighted(super().init(model, noise, ids, device=device), realizations)
 
 
 def particle_noise(state: SamplerState, noise: NoiseField) -> StepNoise:
-    """Noise of the next step, each particle of a member with its own."""
+    """The noise of the next step, with its own values for each particle of a member."""
     per_member = len(state.x) // len(state.realizations)
     return noise.at(_numbers(state.realizations, per_member), state.step, state.x.device)
 
 
 def _numbers(realizations: Sequence[int], per_member: int) -> tuple[int, ...]:
-    """Numbers that tell the particles' noise apart."""
+    """Distinct numbers that address the noise of the particles."""
     return tuple(r * per_member + j for r in realizations for j in range(per_member))

@@ -1,18 +1,4 @@
-r"""RED-diff: regularisation by denoising diffusion (Mardani et al. 2023, arXiv 2305.04391).
-
-Variational inference with a point mass at ``mu``: Adam on the data and on the residual of the
-denoiser at falling noise levels, which is not differentiated::
-
-    gradient = -sum_i grad term_i(mu) + weight (mu - E[x_0 | z_t = mu + r_t eps]) / r_t^2
-
-With ``weight = 1`` the second part is the score of the noisy prior, as in the divergence the paper
-starts from; its own choice, ``r_t^2`` times that, asks for a weight in units of the data and erred
-more in the mean on Gaussian posteriors.
-An optimiser for any differentiable terms: it ends near a mode, and members differ by ``eps`` alone,
-by an amount that rate and steps set. Biased by design: its ensemble is a set of restarts and no
-uncertainty, with terms or without. Cost a step: one network pass, no vjp, one gradient of the
-terms.
-"""
+"""RED-diff: regularisation by denoising diffusion."""
 
 from __future__ import annotations
 
@@ -37,17 +23,32 @@ _BETA_1, _BETA_2, _EPSILON = 0.9, 0.99, 1e-8  # of Adam (Kingma & Ba 2015, arXiv
 
 @dataclass(frozen=True)
 class REDDiff(TermSampler):
-    """Regularisation by denoising diffusion.
+    """Regularisation by denoising diffusion (Mardani et al. 2023, arXiv 2305.04391).
 
-    The state holds ``alpha_t mu``, its memory the two moments of Adam.
+    Variational inference with a point mass at ``mu``: Adam on the data and on the residual of the
+    denoiser at falling noise levels, which is not differentiated::
+
+        gradient = -sum_i grad term_i(mu) + weight (mu - E[x_0 | z_t = mu + r_t eps]) / r_t^2
+
+    With ``weight = 1`` the second part is the score of the noisy prior, as in the divergence that
+    the paper starts from. The paper's own weighting, ``r_t^2`` times that, needs a weight in units
+    of the data, and its means erred more on Gaussian posteriors.
+
+    Assumptions: differentiable terms. An optimiser that ends near a mode: members differ only by
+    ``eps``, by an amount that ``rate`` and ``steps`` determine. Its ensemble is a set of restarts
+    and not an uncertainty, with terms or without.
+
+    Cost: one network pass per step and member, no vjp of the network, one gradient of the terms.
+
+    The state holds ``alpha_t mu``; its memory holds the two moments of Adam.
 
     Args:
-        steps: number of noise levels; a move of Adam at each but the last.
-        weight: of the prior against the data; 1 as they stand.
-        rate: about the length of a move of Adam, in units of the field.
+        steps: Number of noise levels; Adam moves ``mu`` at each but the last.
+        weight: Weight of the prior against the data; 1 weights them as the posterior does.
+        rate: Approximate length of a move of Adam, in units of the field.
 
     Raises:
-        InputError: a weight or rate that is not positive.
+        InputError: ``steps`` is less than one, or the weight or rate is not positive.
     """
 
     needs: ClassVar[Needs] = Needs.GRADIENT
@@ -60,7 +61,9 @@ class REDDiff(TermSampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not (self.weight > 0 and self.rate > 0):
-            raise InputError("not a descent", got=self, expected="weight > 0 and rate > 0")
+            raise InputError(
+                "weight or rate is not positive", got=self, expected="weight > 0 and rate > 0"
+            )
 
     def init(
         self,
@@ -70,7 +73,7 @@ class REDDiff(TermSampler):
         *,
         device: torch.device,
     ) -> SamplerState:
-        """``mu = E[x_0 | x_T]``, the mean of the prior, near enough: one pass."""
+        """``mu = E[x_0 | x_T]``, which is close to the mean of the prior, for one network pass."""
         state = super().init(model, noise, realizations, device=device)
         t = model.schedule.timesteps(self.steps)[0]
         mu = self.parts(model)[0].denoise(state.x, t)
@@ -78,13 +81,13 @@ class REDDiff(TermSampler):
         return state._replace(x=float(model.schedule.alpha(t)) * mu, memory=(zero, zero))
 
     def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
-        """``mu``."""
+        """The point ``mu`` itself, ``(batch, *grid.shape)``."""
         return x_t / float(model.schedule.alpha(t))
 
     def advance(
         self, model: Posterior, walk: Walk, noise: StepNoise, *, state: SamplerState
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One move of Adam."""
+        """Move ``mu`` by one step of Adam."""
         (prior, terms), mu = self.parts(model), walk.z
         x_t = walk.alpha_t * (mu + walk.ratio_t * noise(model.grid, 0))
         slope = self.weight / walk.ratio_t**2 * (mu - prior.denoise(x_t, walk.t))
@@ -99,5 +102,5 @@ class REDDiff(TermSampler):
 
 
 def _as_reals(x: Tensor) -> Tensor:
-    """Complex values as pairs: Adam scales each part by itself, as torch's does."""
+    """Complex values as pairs: Adam scales real and imaginary part separately, as torch's does."""
     return torch.view_as_real(x) if x.is_complex() else x

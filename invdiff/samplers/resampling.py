@@ -1,8 +1,4 @@
-"""Weighted particles: effective number, systematic resampling, evidence, equally weighted members.
-
-A weighted state has ``log_weights`` ``(particles,)`` and its first memory is the logarithm of what
-earlier resamplings took out of the weights: the evidence so far.
-"""
+"""Weighted particles: effective number, resampling, evidence, equally weighted members."""
 
 from __future__ import annotations
 
@@ -29,7 +25,7 @@ __all__ = [
 
 
 def effective_number(log_weights: Tensor) -> float:
-    """``(sum w)^2 / sum w^2`` (Kong 1992): between 1 and the number of particles."""
+    """Effective number ``(sum w)^2 / sum w^2`` of particles (Kong 1992), at least 1."""
     log = log_weights.double()
     return float(torch.exp(2 * log.logsumexp(0) - (2 * log).logsumexp(0)))
 
@@ -41,9 +37,9 @@ def systematic(log_weights: Tensor, n: int, noise: StepNoise) -> Tensor:
     is kept ``floor(n w)`` or ``ceil(n w)`` times.
 
     Args:
-        log_weights: ``(particles,)``, not normalised.
-        n: how many to keep.
-        noise: of this step; its first member's uniform number is used.
+        log_weights: Log-weights ``(particles,)``, not normalised.
+        n: Number of particles to keep.
+        noise: Noise of this step; the uniform number of its first member is used.
     """
     first = StepNoise(noise.field, noise.realizations[:1], noise.step, noise.device)
     normal = first(Grid(("u",), (1,), torch.float64), Stream.RESAMPLING)
@@ -53,14 +49,18 @@ def systematic(log_weights: Tensor, n: int, noise: StepNoise) -> Tensor:
 
 
 def moved(state: SamplerState, x: Tensor, log_increment: Tensor) -> SamplerState:
-    """One step on: particles at ``x``, weights multiplied."""
+    """The state one step later: particles at ``x``, weights multiplied."""
     assert state.log_weights is not None
     log_weights = state.log_weights + log_increment.double()
     return state._replace(x=x, step=state.step + 1, log_weights=log_weights)
 
 
 def weighted(state: SamplerState, realizations: Sequence[int]) -> SamplerState:
-    """A state of particles, one or more a member, with equal weights and evidence one."""
+    """A weighted state: one or more particles per member, of equal weight, with evidence one.
+
+    The first memory of a weighted state is the logarithm of what earlier resamplings took out of
+    the weights: the evidence so far.
+    """
     equal = torch.zeros(len(state.x), dtype=torch.float64, device=state.x.device)
     evidence = torch.zeros(1, dtype=torch.float64, device=state.x.device)
     return state._replace(realizations=tuple(realizations), memory=(evidence,), log_weights=equal)
@@ -69,27 +69,28 @@ def weighted(state: SamplerState, realizations: Sequence[int]) -> SamplerState:
 def reweigh(
     state: SamplerState, log_increment: Tensor, noise: StepNoise, *, threshold: float
 ) -> tuple[SamplerState, Tensor | None]:
-    """Multiply the weights; resample where the effective number falls below a share of particles.
+    """Multiply the weights; resample where the effective number is below a share of the particles.
 
     Args:
-        state: weighted.
-        log_increment: ``(particles,)``.
-        noise: of this step.
-        threshold: the share, between 0 and 1.
+        state: Weighted state.
+        log_increment: Logarithms of the factors, ``(particles,)``.
+        noise: Noise of this step.
+        threshold: Share of the particles, between 0 and 1.
 
     Returns:
-        The state, its ``x`` resampled or not, and the indices kept, None if all were.
+        The state with ``x`` resampled or not, and the indices of the particles that were kept, or
+        None if all were.
 
     Raises:
-        DivergedError: no weight is finite.
+        DivergedError: No weight is finite.
     """
     assert state.log_weights is not None
     log_weights = state.log_weights + log_increment.double()
     if not torch.isfinite(log_weights.logsumexp(0)):
         raise DivergedError(
-            "the weights of all particles vanish or are not finite",
+            "the weights of all particles are zero or not finite",
             got=f"log-weights up to {float(log_weights.max())} after step {state.step}",
-            hint="Check the noise level; take more steps or particles.",
+            hint="Check the noise level, or use more steps or particles.",
         )
     if effective_number(log_weights) >= threshold * len(log_weights):
         return state._replace(log_weights=log_weights), None
@@ -101,9 +102,9 @@ def reweigh(
 
 
 def log_evidence(state: SamplerState) -> float:
-    """``log p(y)`` as far as the run has come, without the normalisation of the noise.
+    """``log p(y)`` estimated so far, without the normalisation of the noise.
 
-    NaN where the weights were dropped on the way.
+    It is NaN where the weights were dropped during the run.
     """
     assert state.log_weights is not None
     mean = state.log_weights.logsumexp(0) - math.log(len(state.log_weights))

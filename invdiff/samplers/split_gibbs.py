@@ -1,25 +1,4 @@
-r"""Split Gibbs: PnP-DM (Wu et al. 2024, arXiv 2405.18782), DPnP (Xu & Chi 2024, arXiv 2403.17042).
-
-A copy ``z`` of the field carries the data and is coupled to it by ``N(z; x_0, rho^2 I)``. In turn::
-
-    z   ~ p(y | z) N(z; x_0, rho^2 I)          the data, without the prior
-    x_0 ~ p(x_0 | x_0 + rho eps = z)           the prior, without the data
-
-while ``rho`` falls geometrically. The first step draws from the prior. ``x_0`` is drawn by the
-ancestral kernel from the ratio ``rho`` down; ``z`` exactly for linear-Gaussian terms (perturb and
-solve), otherwise by Metropolis steps around the Laplace approximation ``N(m, K^-1)``::
-
-    z' = m + sqrt(1 - b^2) (z - m) + b K^-1/2 eps,   b = 1, 1/2, 1/4, ...
-
-which leave that Gaussian invariant, so that acceptance costs one likelihood each (Rudolf & Sprungk
-2018, arXiv 1504.03461); unlike MALA's, their step does not shrink where data outweigh the coupling.
-
-Any likelihood with a derivative. No guidance weight. The limit is the posterior under the noise
-``N(0, Sigma + rho^2 A A^H)``: too wide, by a share ``rho^2 / s^2`` of the data's variance. It is
-reached only if ``rho`` falls slowly: a sweep at ``rho`` moves directions that are not measured by
-about ``rho``. Cost: ``calls`` network passes a step, no vjp of the network; a solve, or a few
-Gauss-Newton steps and ``inner_steps`` operator calls.
-"""
+"""Split Gibbs sampling, as in PnP-DM and DPnP."""
 
 from __future__ import annotations
 
@@ -53,19 +32,58 @@ _TOLERANCE = 1e-3  # of iterative solves
 
 @dataclass(frozen=True)
 class SplitGibbs(TermSampler):
-    """Alternates between data and prior; members are independent.
+    """Split Gibbs sampling: alternate between the data and the prior.
+
+    PnP-DM (Wu et al. 2024, arXiv 2405.18782) and DPnP (Xu & Chi 2024, arXiv 2403.17042). A copy
+    ``z`` of the field carries the data and is coupled to it by ``N(z; x_0, rho^2 I)``. In turn::
+
+        z   ~ p(y | z) N(z; x_0, rho^2 I)          the data, without the prior
+        x_0 ~ p(x_0 | x_0 + rho eps = z)           the prior, without the data
+
+    while ``rho`` falls geometrically; the first step draws from the prior. ``x_0`` is drawn by the
+    ancestral kernel from the ratio ``rho`` down. ``z`` is drawn exactly for linear Gaussian terms
+    (perturb and solve), otherwise by Metropolis steps around the Laplace approximation
+    ``N(m, K^-1)``::
+
+        z' = m + sqrt(1 - b^2) (z - m) + b K^-1/2 eps,   b = 1, 1/2, 1/4, ...
+
+    These leave that Gaussian invariant, so that acceptance costs one likelihood each (Rudolf &
+    Sprungk 2018, arXiv 1504.03461); unlike those of MALA, their steps do not shrink where the data
+    outweigh the coupling.
+
+    Assumptions: differentiable likelihoods; no guidance weight. The limit is the posterior under
+    the noise ``N(0, Sigma + rho^2 A A^H)``: too wide, by a share ``rho^2 / s^2`` of the variance of
+    the data. It is reached only if ``rho`` falls slowly, since a sweep at ``rho`` moves directions
+    that are not measured by about ``rho``.
+
+    Cost: ``calls`` network passes per step and member, no vjp of the network; one solve per step,
+    or a few Gauss-Newton steps and ``inner_steps`` operator calls.
 
     Args:
-        steps: one draw from the prior, then Gibbs sweeps.
-        rho_max: first coupling, in units of the field; a few of its standard deviations.
-        rho_min: last coupling; a third of the noise's standard deviation in units of the field
+        steps: Number of steps: one draw from the prior, then Gibbs sweeps.
+        rho_max: First coupling, in units of the field; a few of its standard deviations.
+        rho_min: Last coupling; a third of the noise's standard deviation in units of the field
             leaves the spread a few per cent too wide.
-        last_sweeps: how many steps stay at ``rho_min``.
-        calls: network passes of a draw of ``x_0``.
-        inner_steps: Metropolis steps of a draw of ``z``, where it is not exact.
+        last_sweeps: Number of steps that stay at ``rho_min``.
+        calls: Network passes that draw ``x_0`` given ``z``.
+        inner_steps: Metropolis steps that draw ``z`` given ``x_0`` where that is not exact.
 
     Raises:
-        InputError: no step for the couplings, or couplings that do not fall.
+        InputError: There are too few steps, or the couplings do not fall.
+
+    Example:
+        >>> import torch
+        >>> from invdiff import Gaussian, Grid, Posterior, SplitGibbs, sample
+        >>> from invdiff.operators import Identity
+        >>> from invdiff.priors import StationaryGaussianPrior
+        >>> grid = Grid(("x",), (64,))
+        >>> prior = StationaryGaussianPrior(grid, torch.zeros(64), torch.ones(64))  # N(0, 1)
+        >>> y = torch.full((64,), 2.0)
+        >>> posterior = Posterior(prior, Gaussian(y, Identity(grid), 1.0))  # N(1, 1/2)
+        >>> sampler = SplitGibbs(40, rho_max=2.0, rho_min=0.2, last_sweeps=20)
+        >>> members = sample(posterior, sampler, realizations=32, seed=0)
+        >>> round(float(members.mean()), 1), round(float(members.var()), 1)
+        (1.0, 0.5)
     """
 
     needs: ClassVar[Needs] = Needs.GRADIENT | Needs.ANALYTIC
@@ -83,36 +101,36 @@ class SplitGibbs(TermSampler):
         few = self.steps < self.last_sweeps + 2
         if not falls or few or min(self.last_sweeps, self.calls, self.inner_steps) < 1:
             raise InputError(
-                "no such couplings",
+                "the couplings of split Gibbs sampling are out of range",
                 got=self,
                 expected="0 < rho_min < rho_max, steps >= last_sweeps + 2, counts >= 1",
             )
 
     def check(self, model: Posterior) -> None:
-        """Refuse terms out of reach, and couplings that the prior has no noise level for.
+        """Refuse terms that cannot be used, and couplings outside the prior's noise levels.
 
         Raises:
-            UnsupportedError: terms without a complex-linear derivative.
-            InputError: couplings outside the schedule.
+            UnsupportedError: A term has no complex-linear derivative.
+            InputError: A coupling lies outside the schedule.
         """
         super().check(model)
         schedule = model.schedule
         if not schedule.ratio_min <= self.rho_min or not self.rho_max <= schedule.ratio_max:
             raise InputError(
-                "couplings outside the noise levels of the prior",
+                "the couplings lie outside the noise levels of the prior",
                 got=f"rho from {self.rho_max} to {self.rho_min}",
                 expected=f"within {schedule.ratio_max} to {schedule.ratio_min}",
                 hint="Choose rho_max and rho_min in the units of this prior.",
             )
 
     def coupling(self, step: int) -> float:
-        """``rho`` of a step, the first of which is 1."""
+        """Coupling ``rho`` of a step, counted from 1, in units of the field."""
         n = self.steps - 1 - self.last_sweeps
         share = min(1.0, step / n)
         return float(self.rho_max ** (1 - share) * self.rho_min**share)
 
     def walk(self, model: Posterior, state: SamplerState) -> Walk:
-        """From one coupling to the next; ``z`` and the state are clean fields but in step 0."""
+        """From one coupling to the next; after step 0, ``z`` and the state are clean fields."""
         if state.step == 0:
             walk = super().walk(model, state)
             return walk._replace(ratio_s=walk.ratio_t, alpha_s=1.0, s=walk.t)
@@ -144,7 +162,7 @@ class SplitGibbs(TermSampler):
         state: SamplerState,
         grid: Grid,
     ) -> Tensor:
-        """Steps that leave ``p(y | z) N(z; x_0, rho^2 I)`` invariant, from the last ``z`` on."""
+        """Metropolis steps from the last ``z``; ``p(y | z) N(z; x_0, rho^2 I)`` is invariant."""
         x, rho = walk.z, walk.ratio_s
         update = coupled(x, rho, terms)
         mode = update.posterior_mean()
@@ -168,7 +186,7 @@ class SplitGibbs(TermSampler):
             proposal = mode + (1 - renewed**2) ** 0.5 * (z - mode) + renewed * fresh
             weight = log_weight(proposal)
             chance = torch.special.ndtr(inner(_UNIFORM, Stream.MOVE))[:, 0].log()
-            # A start of no likelihood gives way to anything that has some.
+            # A start with zero likelihood accepts any proposal with a positive one.
             accepted = (weight - last > chance) | ((last == -torch.inf) & (weight > last))
             z = torch.where(per_member(accepted, z), proposal, z)
             last = torch.where(accepted, weight, last)
@@ -176,17 +194,17 @@ class SplitGibbs(TermSampler):
 
 
 def linear_gaussian(terms: Sequence[Term]) -> bool:
-    """Whether all terms are likelihoods of linear operators and Gaussian noise."""
+    """Whether all terms are likelihoods with linear operators and Gaussian noise."""
     return all(isinstance(term, Gaussian) and term.is_linear for term in terms)
 
 
 def coupled(x: Tensor, rho: float, terms: Sequence[Term]) -> GaussianUpdate:
-    """``N(z; x, rho^2 I)`` times the terms: exact if linear-Gaussian, else Laplace's approximation.
+    """``N(z; x, rho^2 I)`` times the terms: exact if linear Gaussian, else Laplace's approximation.
 
     Args:
-        x: ``(batch, *shape)``.
-        rho: the coupling.
-        terms: of a posterior.
+        x: Clean fields ``(batch, *shape)``.
+        rho: Coupling, in units of the field.
+        terms: Terms of a posterior.
     """
     power = torch.full(x.shape[1:], rho**2, dtype=x.dtype.to_real(), device=x.device)
     covariance = SpectralCovariance(power, is_complex=x.is_complex())
@@ -195,6 +213,6 @@ def coupled(x: Tensor, rho: float, terms: Sequence[Term]) -> GaussianUpdate:
 
 
 def log_terms(terms: Sequence[Term], x_0: Tensor) -> Tensor:
-    """Sum of the terms at clean fields, ``(batch,)``."""
+    """Sum of the terms at clean fields ``(batch, *shape)``: ``(batch,)``."""
     t = torch.zeros((), dtype=torch.float64)
     return torch.stack([term.log_prob(x_0, x_0, t) for term in terms]).sum(0)

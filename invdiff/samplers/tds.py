@@ -1,15 +1,4 @@
-r"""TDS, the twisted diffusion sampler (Wu et al. 2023, arXiv 2306.17775).
-
-DDPM steps guided by the twist ``p(y | E[x_0 | x_t])``, and weights for what it got wrong::
-
-    p = N(b z_t + (1 - b) m, v I)
-    z_s ~ q = N(b z_t + (1 - b) (m + r_t^2 grad_z log twist), v I)
-    w_s = w_t twist(z_s) p(z_s | z_t) / (twist(z_t) q(z_s | z_t))
-
-with ``b = r_s^2 / r_t^2`` and ``v = r_s^2 (1 - b)``. Any differentiable terms. Exact as particles
-and steps grow; with few of either the twist, which knows nothing of the spread of ``x_0`` given
-``x_t``, leaves few particles with weight. Cost: a network pass and a vjp a particle and step.
-"""
+"""TDS: the twisted diffusion sampler."""
 
 from __future__ import annotations
 
@@ -34,14 +23,39 @@ __all__ = ["TDS"]
 
 @dataclass(frozen=True)
 class TDS(ParticleSampler, UsesTerms):
-    """Guided particles with weights."""
+    """The twisted diffusion sampler (Wu et al. 2023, arXiv 2306.17775).
+
+    DDPM steps guided by the twist ``p(y | m)`` with ``m = E[x_0 | x_t]``, and weights that correct
+    the guidance::
+
+        p(z_s | z_t) = N(b z_t + (1 - b) m, v I)
+        z_s ~ q(z_s | z_t) = N(b z_t + (1 - b) (m + r_t^2 grad_z log twist), v I)
+        w_s = w_t twist(z_s) p(z_s | z_t) / (twist(z_t) q(z_s | z_t))
+
+    with ``b = r_s^2 / r_t^2`` and ``v = r_s^2 (1 - b)``.
+
+    Assumptions: differentiable terms. Exact as particles and steps grow; with few of either the
+    twist, which ignores the spread of ``x_0`` given ``x_t``, leaves few particles with weight.
+
+    Cost: one network pass and one vjp of it per step and particle (three passes, a vjp counted as
+    two).
+
+    Args:
+        steps: Number of steps.
+        particles: Particles per member; at the end the members are resampled from all particles.
+        threshold: Share of the particles below which the effective number leads to resampling.
+
+    Raises:
+        InputError: ``steps`` or ``particles`` is less than one, or the threshold lies outside [0,
+            1].
+    """
 
     needs: ClassVar[Needs] = Needs.GRADIENT
 
     needs_grad: ClassVar[bool] = True
 
     def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
-        """Weigh, resample if need be, take a guided step."""
+        """Weight the particles, resample if necessary, and take a guided step."""
         prior, terms = self.parts(model)
         t = self.walk(model, state).t
         mean, twist, gradient = _guided(prior, terms, state.x, t=t)
@@ -52,7 +66,8 @@ class TDS(ParticleSampler, UsesTerms):
         walk = self.walk(model, state)
         if walk.ratio_s == 0:  # the twist there is the likelihood of the mean itself
             return state._replace(x=mean, step=state.step + 1)
-        # By z the gradient is alpha times that by x; complex ones are torch's, of half the noise.
+        # The gradient by z is alpha times that by x; for complex fields half of torch's: its parts
+        # each have half the noise.
         half = 0.5 if state.x.is_complex() else 1.0
         pull = half * walk.alpha_t * walk.ratio_t**2 * gradient
         b = (walk.ratio_s / walk.ratio_t) ** 2
@@ -68,7 +83,7 @@ class TDS(ParticleSampler, UsesTerms):
 def _guided(
     prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """``E[x_0 | x_t]``, the log-twist and its gradient by ``x_t``."""
+    """``E[x_0 | x_t]``, the log-twist ``(batch,)`` and its gradient by ``x_t``."""
     with torch.enable_grad():
         leaf = x_t.detach().clone().requires_grad_()
         mean = prior.denoise(leaf, t)

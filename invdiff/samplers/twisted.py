@@ -1,27 +1,4 @@
-r"""Twisted sequential Monte Carlo with the covariance of ``x_0`` given ``x_t``.
-
-Particles walk the reverse diffusion towards the data and are weighted for what the Gaussian shape
-of ``p(x_0 | x_t)`` got wrong. With ``m, C`` the prior's moments at ``x_t``, the twist is the
-evidence ``N(y; A m, Sigma + A C A^H)``; a step draws ``x_0' ~ N(m, C)`` given the data and
-
-    z_s = x_0' + b (z_t - x_0') + sqrt(v) eps,   b = r_s^2 / r_t^2,   v = r_s^2 (1 - b)
-
-(:class:`Ancestral` with ``keep = 1``). Under the Gaussian model at ``t`` the evidence of the data
-given both ``z_t`` and ``z_s`` is known: what the twist at ``s`` was predicted to be. The weight is
-
-    w_s = w_t twist(z_s) / predicted(z_s | z_t),
-
-constant for a Gaussian prior in any dimension, so that nothing degenerates there. The last step
-draws ``x_0'`` itself, of weight ``p(y | x_0') / model(y | x_0')``, one where the data are linear.
-Systematic resampling where the effective number falls below a threshold (Del Moral et al. 2006). In
-the spirit of TDS (Wu et al. 2023, arXiv 2306.17775), whose twist and kernel leave ``C`` out.
-
-Exact for Gaussian priors in any number of steps; else as steps and particles grow. Where the
-covariance has no closed forms, as a network's with a map of its size, the stationary one of each
-member's mean variance takes its place: the weights hold for any Gaussian model. Nonlinear operators
-and other noise go through :class:`Laplace`. Cost: one network pass a particle and step,
-no differentiation of it, and one more at the start; three solves.
-"""
+"""Twisted sequential Monte Carlo with the covariance of the clean field."""
 
 from __future__ import annotations
 
@@ -47,18 +24,59 @@ __all__ = ["TwistedSMC"]
 
 @dataclass(frozen=True)
 class TwistedSMC(ParticleSampler):
-    """Particles whose weights know the covariance.
+    """Twisted sequential Monte Carlo with the covariance of ``x_0`` given ``x_t``.
+
+    Particles walk the reverse diffusion towards the data, with weights that correct the Gaussian
+    shape assumed for ``p(x_0 | x_t)``. With the prior's moments ``m, C`` at ``x_t``, the twist is
+    the evidence ``N(y; A m, Sigma + A C A^H)``. A step draws ``x_0' ~ N(m, C)`` given the data and,
+    for ``z = x_t / alpha_t`` and ``r = sigma / alpha``::
+
+        z_s = x_0' + b (z_t - x_0') + sqrt(v) eps,   b = r_s^2 / r_t^2,   v = r_s^2 (1 - b)
+        w_s = w_t twist(z_s) / predicted(z_s | z_t)
+
+    which is `Ancestral` with ``keep = 1``. ``predicted`` is the evidence of the data given both
+    ``z_t`` and ``z_s`` under the Gaussian model at ``t``: what the twist at ``s`` was predicted to
+    be. The last step draws ``x_0'`` itself, with weight ``p(y | x_0') / model(y | x_0')``, which is
+    one where the data are linear. Particles are resampled systematically where their effective
+    number falls below a threshold (Del Moral et al. 2006, doi 10.1111/j.1467-9868.2006.00553.x).
+    The method extends TDS (Wu et al. 2023, arXiv 2306.17775), whose twist and kernel leave ``C``
+    out.
+
+    Assumptions: exact for Gaussian priors and linear Gaussian data in any number of steps, with
+    weights that are constant in any dimension; otherwise as steps and particles grow. Where the
+    covariance has no closed forms (a network's, whose size varies over the field) the stationary
+    covariance of each member's mean variance replaces it: the weights are valid for any Gaussian
+    model. Nonlinear operators and other noise are treated by `Laplace`.
+
+    Cost: one network pass per step and particle, one more at the start, no vjp of the network;
+    three solves per step.
 
     Args:
-        steps: number of steps.
-        particles: particles a member; at the end as many members are resampled.
-        threshold: share of the particles below which the effective number leads to resampling.
-        carry: share of the other particles below which, in a single step, the effective number
-            says that the ensemble cannot carry its weights: they are dropped, and the run goes on
-            with one particle a member as ``Ancestral()`` does.
+        steps: Number of steps.
+        particles: Particles per member; at the end the members are resampled from all particles.
+        threshold: Share of the particles below which the effective number leads to resampling.
+        carry: Share of the other particles below which the effective number of a single step shows
+            that the ensemble is too small for its weights. They are then dropped, and the run
+            continues with one particle per member as `Ancestral` does.
 
     Raises:
-        InputError: fewer than one step or particle, or a share outside [0, 1].
+        InputError: ``steps`` or ``particles`` is less than one, or a share lies outside [0, 1].
+
+    Example:
+        >>> import torch
+        >>> from invdiff import Gaussian, Grid, Posterior, TwistedSMC
+        >>> from invdiff.operators import Identity
+        >>> from invdiff.priors import StationaryGaussianPrior
+        >>> from invdiff.samplers import ensemble
+        >>> grid = Grid(("x",), (64,))
+        >>> prior = StationaryGaussianPrior(grid, torch.zeros(64), torch.ones(64))  # N(0, 1)
+        >>> y = torch.full((64,), 2.0)
+        >>> posterior = Posterior(prior, Gaussian(y, Identity(grid), 1.0))  # N(1, 1/2)
+        >>> drawn = ensemble(posterior, TwistedSMC(4), realizations=32, seed=0)
+        >>> round(float(drawn.fields.mean()), 1), round(float(drawn.fields.var()), 1)
+        (1.0, 0.5)
+        >>> round(drawn.log_evidence, 1), round(drawn.effective_number, 2)  # exact: -64 - 32 log 2
+        (-86.2, 1.0)
     """
 
     steps: int = 40
@@ -69,13 +87,13 @@ class TwistedSMC(ParticleSampler):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not 0 <= self.carry <= 1:
-            raise InputError("carry out of range", got=self.carry, expected="0 <= carry <= 1")
+            raise InputError("carry is out of range", got=self.carry, expected="0 <= carry <= 1")
 
     def check(self, model: Posterior) -> None:
-        """Refuse a posterior whose conditioning has no evidence.
+        """Refuse a posterior whose conditioning does not give the evidence of the data.
 
         Raises:
-            UnsupportedError: with a conditioning that would do.
+            UnsupportedError: The conditioning does not give it; the error names those that do.
         """
         if not model.method.has_evidence:
             raise UnsupportedError(
@@ -93,12 +111,12 @@ class TwistedSMC(ParticleSampler):
         *,
         device: torch.device,
     ) -> SamplerState:
-        """Particles of noise around fields that the data allow already.
+        """Particles at the largest noise level, drawn given the data, with their weights.
 
-        Moments at the largest ratio, with the field in that noise taken out of them again, are
-        those of the prior itself: ``N(mu, G)``. With ``x_0'`` drawn from it given the data,
-        ``z = x_0' + r eps`` has the weight ``p_G(y) twist(z) / p_G(y | z)``. Where the moments do
-        not allow that (a field larger than the noise), particles are noise alone, as elsewhere.
+        Moments at the largest ratio, with the field in that noise taken out of them, are those of
+        the prior itself: ``N(mu, G)``. With ``x_0'`` drawn from it given the data,
+        ``z = x_0' + r eps`` has the weight ``p_G(y) twist(z) / p_G(y | z)``. Where that is not
+        possible (a field larger than the noise), particles are noise only.
         """
         model = _closed(model)
         state = super().init(model, noise, realizations, device=device)
@@ -113,7 +131,7 @@ class TwistedSMC(ParticleSampler):
         return moved(state, walk.alpha_t * z, prior.log_evidence() - predicted)._replace(step=0)
 
     def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
-        """Weigh, resample if need be, draw."""
+        """Weight the particles, resample if necessary, and draw the next ones."""
         if bool(state.memory[0].isnan()):
             return self._unweighted(model, noise, state)
         t = self.walk(model, state).t
@@ -135,9 +153,9 @@ class TwistedSMC(ParticleSampler):
         b = (walk.ratio_s / walk.ratio_t) ** 2
         v = walk.ratio_s**2 * (1 - b)
         z_s = x_0 + b * (walk.z - x_0) + v**0.5 * draws(model.grid, 0)
-        # What z_s tells of x_0 beside z_t is (1 - b) x_0 in noise of variance v.
-        seen, precision = (z_s - b * walk.z) / (1 - b), (1 - b) ** 2 / v
-        predicted = update.given(seen, precision).log_evidence()
+        # Given z_t, z_s observes (1 - b) x_0 in noise of variance v.
+        observed, precision = (z_s - b * walk.z) / (1 - b), (1 - b) ** 2 / v
+        predicted = update.given(observed, precision).log_evidence()
         return moved(state, walk.alpha_s * z_s, -predicted)
 
     def _unweighted(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
@@ -146,19 +164,19 @@ class TwistedSMC(ParticleSampler):
 
 
 class _ClosedPrior(BasePrior):
-    """A prior whose covariance has closed forms, by leaving out how its size varies in space."""
+    """A prior whose covariance has closed forms: how its size varies in space is left out."""
 
     def __init__(self, prior: Prior) -> None:
         self.prior = prior
         self.grid, self.schedule, self.needs_grad = prior.grid, prior.schedule, prior.needs_grad
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
-        """The mean, and the nearest covariance with closed forms."""
+        """The mean ``(batch, *grid.shape)``, and the nearest covariance with closed forms."""
         mean, covariance = self.prior.moments(x_t, t)
         return mean, covariance.closed() or covariance
 
     def draw(self, x_t: Tensor, t: Tensor, noise: StepNoise) -> Tensor:
-        """The prior's own draw."""
+        """The prior's own draw, ``(batch, *grid.shape)``."""
         return self.prior.draw(x_t, t, noise)
 
 
@@ -168,7 +186,7 @@ def _closed(model: Posterior) -> Posterior:
 
 
 def _dropped(state: SamplerState) -> SamplerState:
-    """One particle a member, equal weights, no evidence."""
+    """The state with one particle per member, equal weights, and no evidence."""
     assert state.log_weights is not None
     x = state.x[:: len(state.x) // len(state.realizations)]
     nan = torch.full_like(state.memory[0], torch.nan)

@@ -39,7 +39,7 @@ class Kernels:
     snapshot: int = 1
 
     def grid(self) -> Any:
-        """Devito's grid."""
+        """The grid of points as Devito's Grid."""
         from devito import Constant, Grid, SpaceDimension
 
         dtype = np.dtype(self.dtype).type
@@ -80,7 +80,7 @@ class Kernels:
         return SparseTimeFunction(name=name, grid=grid, npoint=n_points, nt=n_times)
 
     def damping(self, grid: Any) -> Any:
-        """``d``."""
+        """The function that holds the damping ``d`` of each point."""
         from devito import Function
 
         return Function(name="damp", grid=grid, space_order=0)

@@ -103,10 +103,10 @@ class Propagator(Protocol):
 
 
 class Engine(Protocol):
-    """Makes propagators."""
+    """A wave solver that makes propagators for surveys."""
 
     def propagator(self, setting: Setting) -> Propagator:
-        """For a survey over a domain."""
+        """The propagator of a survey over a domain."""
         ...
 
 

@@ -55,7 +55,7 @@ def test_nonlinear_data_are_refused_by_linear_methods(sampler: RatioSampler) -> 
         with pytest.raises(UnsupportedError, match="linear operator"):
             posterior_with(nonlinear(), conditioning)
     exact = DAPS(4, kernel=ExactGaussian())
-    with pytest.raises(UnsupportedError, match="linear Gaussian data alone"):
+    with pytest.raises(UnsupportedError, match="linear Gaussian data"):
         sample(posterior_with(nonlinear()), exact, realizations=1, seed=0)
 
 
@@ -86,7 +86,7 @@ def test_bad_arguments_are_refused() -> None:
         HMC(4, step_size=2.5)
     with pytest.raises(InputError, match="rate"):
         REDDiff(4, rate=0.0)
-    with pytest.raises(InputError, match="power of a field"):
+    with pytest.raises(InputError, match="power of the field"):
         JacobianFree(torch.tensor([1.0, -1.0]))
     prior = gaussian_prior(grid2d(4))
     term = observe(Mask(grid2d(4), torch.ones(4, 4)), normal((4, 4), 1), 0.1, seed=2)
@@ -130,14 +130,14 @@ def test_bad_settings_are_refused() -> None:
         AnnealedGibbs(threshold=1.5)
     with pytest.raises(InputError, match="noise levels"):
         SplitGibbs(rho_max=500.0).check(Posterior(gaussian_prior(grid2d(4))))
-    with pytest.raises(InputError, match="inversion"):
+    with pytest.raises(InputError, match="EKI"):
         EKI(8, updates=8)
     with pytest.raises(InputError, match="too few steps"):
         EnKG(1)
     for bad in (lambda: ULA(0.0), lambda: MALA(1.5)):
         with pytest.raises(InputError, match="step size"):
             bad()
-    with pytest.raises(InputError, match="kept noise"):
+    with pytest.raises(InputError, match="kept"):
         Renew(1.0)
     with pytest.raises(InputError, match="corrections"):
         Corrected(Ancestral(4), Renew(), corrections=0)
