@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError
 from invdiff.grid import Grid
 
@@ -79,12 +80,13 @@ class NoiseField:
         seed: any integer in ``[0, 2**64)``.
 
     Raises:
-        InputError: a seed outside that range.
+        InputError: not an integer, or outside that range.
     """
 
     seed: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", as_integer("seed", self.seed))
         if not 0 <= self.seed < 2**64:
             raise InputError(
                 "seed out of range",

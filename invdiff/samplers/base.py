@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from invdiff import run_state
-from invdiff.arguments import as_integer
+from invdiff.arguments import as_integer, as_path
 from invdiff.errors import UnsupportedError
 from invdiff.needs import TermMethod, require
 from invdiff.noise import NoiseField, StepNoise
@@ -170,24 +170,30 @@ class TermSampler(UsesTerms, RatioSampler):
     """The same, one member independently of the others."""
 
 
-def save_state(state: SamplerState, path: Path) -> None:
+def save_state(state: SamplerState, path: str | Path) -> None:
     """Store a state with the identity of its run; :func:`load_state` returns it bit for bit.
 
     Args:
         state: as `iterate` yields it.
         path: of a safetensors file, replaced if it exists.
+
+    Raises:
+        InputError: a folder that is missing or not writable.
     """
+    path = as_path("path", path)
+    run_state.check_writable(path)
     tensors, header = state_parts(state)
     run_state.save(path, tensors, header, run=dict(state.run))
 
 
-def load_state(path: Path, *, device: str | torch.device = "cpu") -> SamplerState:
+def load_state(path: str | Path, *, device: str | torch.device = "cpu") -> SamplerState:
     """Read a state stored by :func:`save_state`.
 
     Raises:
         InputError: a file of another kind.
     """
-    return state_from_parts(*run_state.load(path, run=None, device=device))
+    stored = run_state.load(as_path("path", path), run=None, device=device)
+    return state_from_parts(*stored)
 
 
 def state_parts(state: SamplerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
