@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from invdiff.arguments import as_integer, as_integers, as_path
 from invdiff.errors import DivergedError, InputError, UnsupportedError
+from invdiff.likelihood import Likelihood
 from invdiff.noise import NoiseField
 from invdiff.posterior import Posterior, check_prior
 from invdiff.protocols import Prior, Sampler
@@ -74,9 +75,16 @@ def iterate(
 
 def run_identity(model: Posterior, sampler: Sampler, *, seed: int) -> dict[str, str]:
     """What identifies the members of a run, but for their numbers; see `invdiff.run_state`."""
-    terms = {f"term_{i}": term for i, term in enumerate(model.terms)}
-    parts = {"prior": model.prior, "conditioning": model.conditioning, "sampler": sampler}
-    return identity(parts | terms | {"seed": seed})
+    parts: dict[str, object] = {
+        "prior": model.prior,
+        "conditioning": model.conditioning,
+        "sampler": sampler,
+    }
+    for i, term in enumerate(model.terms):
+        parts[f"term_{i}"] = term
+        if isinstance(term, Likelihood):  # taken apart, so that a refusal names what differs
+            parts[f"term_{i}.operator"] = term.operator
+    return identity(parts | {"sampler": sampler, "seed": seed})
 
 
 def _posterior(model: Prior) -> Posterior:
