@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 
 from invdiff.errors import InputError
 
-__all__ = ["as_integer", "as_integers", "as_number"]
+__all__ = ["as_integer", "as_integers", "as_number", "as_path", "as_share"]
 
 
 def as_integer(name: str, value: object, *, least: int | None = None) -> int:
@@ -84,3 +85,42 @@ def as_number(name: str, value: object, *, above: float = 0.0) -> float:
             hint="Check its sign and units, or omit it for the default.",
         )
     return number
+
+
+def as_share(name: str, value: object) -> float:
+    """``value`` as a Python float from 0 to 1.
+
+    Raises:
+        InputError: not a real number, or out of range.
+
+    >>> as_share("threshold", 1)
+    1.0
+    """
+    if isinstance(value, bool | np.bool_ | str) or not hasattr(value, "__float__"):
+        share = math.nan
+    else:
+        share = float(value)
+    if not 0 <= share <= 1:
+        raise InputError(
+            f"{name} is out of range",
+            got=repr(value),
+            expected="a number from 0 to 1",
+            hint="It is a share; leave it to its default.",
+        )
+    return share
+
+
+def as_path(name: str, value: object) -> Path:
+    """``value`` as a path.
+
+    Raises:
+        InputError: neither text nor a path.
+
+    >>> as_path("checkpoint", "run.safetensors").suffix
+    '.safetensors'
+    """
+    if not isinstance(value, str | Path):
+        raise InputError(
+            f"{name} is not a path", got=repr(value), expected="text or a pathlib.Path"
+        )
+    return Path(value)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,7 +18,7 @@ from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Grid", "check_dataarray", "check_finite"]
+__all__ = ["Grid", "check_coordinates", "check_dataarray", "check_finite"]
 
 _COORDINATE_TOLERANCE = 0.01  # of the smallest step
 
@@ -166,9 +167,7 @@ class Grid:
                 expected=dict(zip(self.dims, self.shape, strict=True)),
                 hint="Crop, pad or interpolate it, or build the operator for its shape.",
             )
-        for dim, values in self.coords.items():
-            if dim in array.coords:
-                _check_coordinate(dim, array.coords[dim].values, np.asarray(values), name=name)
+        check_coordinates(array, self, name)
         if np.iscomplexobj(array.values) != self.is_complex:
             raise DTypeError(
                 f"{name} is {'complex' if np.iscomplexobj(array.values) else 'real'}",
@@ -272,6 +271,19 @@ class Grid:
             )
 
 
+def check_coordinates(array: xr.DataArray, grid: Grid, name: str) -> None:
+    """Raise ShapeError unless the coordinates of a DataArray are the grid's where both have them.
+
+    Args:
+        array: over any of the grid's dims; a dim of another length is left to others.
+        grid: a grid.
+        name: of the array, for the message.
+    """
+    for dim, values in grid.coords.items():
+        if dim in array.coords and dim in array.dims and array.sizes[dim] == len(values):
+            _check_coordinate(dim, array.coords[dim].values, np.asarray(values), name=name)
+
+
 def _check_coordinate(dim: str, values: np.ndarray, expected: np.ndarray, *, name: str) -> None:
     """Refuse a coordinate that is not the grid's, to a hundredth of its smallest step."""
     if np.array_equal(values, expected):
@@ -297,8 +309,18 @@ def _check_coordinate(dim: str, values: np.ndarray, expected: np.ndarray, *, nam
     )
 
 
-def check_dataarray(array: object, name: str) -> None:
+def check_dataarray(
+    array: object,
+    name: str,
+    *,
+    label: str = 'operator.range.to_dataarray(torch.as_tensor(values), "data")',
+) -> None:
     """Refuse an object that is not a DataArray.
+
+    Args:
+        array: what was passed.
+        name: of it, for the message.
+        label: the call that makes a DataArray of an array.
 
     Raises:
         InputError: The message shows the call that makes a DataArray of what was passed.
@@ -307,8 +329,10 @@ def check_dataarray(array: object, name: str) -> None:
 
     if isinstance(array, xr.DataArray):
         return
-    hint = 'Add labels: operator.range.to_dataarray(torch.as_tensor(values), "data").'
-    if isinstance(array, xr.Dataset):
+    hint = f"Add labels: {label}."
+    if isinstance(array, str | Path):
+        hint = "Open the file first, such as with xarray.open_dataset or invdiff.io."
+    elif isinstance(array, xr.Dataset):
         hint = f"Choose one of its variables, {sorted(map(str, array.data_vars))}."
     raise InputError(
         f"{name} is not a labelled array",

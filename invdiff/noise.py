@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_integer
 from invdiff.errors import InputError
 from invdiff.grid import Grid
 
@@ -80,7 +81,7 @@ class NoiseField:
         seed: Any integer in ``[0, 2**64)``.
 
     Raises:
-        InputError: The seed lies outside that range.
+        InputError: The seed is not an integer, or lies outside that range.
 
     Example:
         >>> from invdiff import Grid, NoiseField
@@ -98,6 +99,7 @@ class NoiseField:
     seed: int
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "seed", as_integer("seed", self.seed))
         if not 0 <= self.seed < 2**64:
             raise InputError(
                 "the seed is out of range",

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-import functools
-import hashlib
-import inspect
 import json
 import os
-import types
-from collections.abc import Iterator, Mapping, Set
-from enum import Enum
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from invdiff.digest import attributes, class_digest, digest
 from invdiff.errors import InputError
 
-__all__ = ["Identity", "check_identity", "check_writable", "digest", "identity", "load", "save"]
+__all__ = ["Identity", "check_identity", "check_writable", "identity", "load", "save"]
 
 Identity = Mapping[str, str]
 """Digest of each named part of a run."""
@@ -35,8 +30,8 @@ def identity(parts: Mapping[str, object]) -> dict[str, str]:
     """Digests of every array and setting that changes the answer of a run.
 
     Two runs with equal identities give the same members, bit for bit where batch sizes and devices
-    agree. Each part is digested by :func:`digest`; the attributes of an object are digested
-    separately, so that a refusal can name the one that differs, such as ``operator.survey``.
+    agree. Each part is digested by `invdiff.digest.digest`; objects are taken apart once, so that a
+    refusal can name the attribute that differs, such as ``operator.survey``.
 
     Args:
         parts: Objects of a run by name: data, operator, prior, sampler, seed and so on.
@@ -46,132 +41,13 @@ def identity(parts: Mapping[str, object]) -> dict[str, str]:
     """
     digests = {"invdiff": version("invdiff")}
     for name, part in parts.items():
-        attributes = None if _is_plain(part) else _settings(part)
-        if attributes is None:
+        found = attributes(part)
+        if found is None:
             digests[name] = digest(part)
         else:
-            digests[name] = _name(type(part))
-            digests |= {f"{name}.{key}": digest(value) for key, value in attributes.items()}
+            digests[name] = class_digest(type(part))
+            digests |= {f"{name}.{key}": digest(value) for key, value in found.items()}
     return digests
-
-
-def digest(value: object) -> str:
-    """SHA-256 of a value of any kind, including its arrays and attributes.
-
-    Arrays and tensors count by dtype, shape and values; modules of torch by their weights;
-    functions by their code, defaults and closure; other objects by their class and what their
-    property ``settings`` returns, or else by their attributes, cached properties left out. An
-    object that has neither, such as a lock or a compiled solver, counts by its class only.
-    """
-    hasher = hashlib.sha256()
-    for chunk in _chunks(value, set()):
-        hasher.update(len(chunk).to_bytes(8, "little"))
-        hasher.update(chunk)
-    return hasher.hexdigest()
-
-
-def _chunks(value: object, inside: set[int]) -> Iterator[bytes]:
-    """Bytes from which a value is digested; ``inside`` holds the objects that contain it."""
-    if _is_plain(value):
-        yield f"{type(value).__name__} {value!r}".encode()
-    elif isinstance(value, Tensor):
-        yield from _array(value.detach().cpu())
-    elif isinstance(value, np.ndarray | np.generic):
-        yield from _numpy(np.asarray(value))
-    elif id(value) in inside:
-        yield b"cycle"
-    else:
-        yield _name(type(value)).encode()
-        yield from _compound(value, inside | {id(value)})
-
-
-def _compound(value: object, inside: set[int]) -> Iterator[bytes]:
-    """Bytes from which a value that holds others is digested."""
-    if isinstance(value, Mapping):
-        for key in sorted(value, key=repr):
-            yield from _chunks(key, inside)
-            yield from _chunks(value[key], inside)
-    elif isinstance(value, Set):
-        yield from sorted(digest(item).encode() for item in value)
-    elif isinstance(value, list | tuple):
-        for item in value:
-            yield from _chunks(item, inside)
-    elif isinstance(value, torch.nn.Module):
-        yield from _chunks(dict(value.state_dict()), inside)
-        for name, module in value.named_modules():
-            plain = {key: v for key, v in vars(module).items() if _is_plain(v)}
-            yield from _chunks((name, _name(type(module)), plain | {"training": None}), inside)
-    elif isinstance(value, functools.partial):
-        yield from _chunks((value.func, value.args, value.keywords), inside)
-    elif isinstance(value, types.MethodType):
-        yield from _chunks((value.__func__, value.__self__), inside)
-    elif isinstance(value, types.FunctionType):
-        closure = [cell.cell_contents for cell in value.__closure__ or ()]
-        yield from _chunks((value.__qualname__, value.__defaults__, value.__kwdefaults__), inside)
-        yield from _chunks((_code(value.__code__), closure), inside)
-    elif isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
-        yield repr(value).encode()
-    else:
-        yield from _chunks(_settings(value) or {}, inside)
-
-
-def _settings(value: object) -> Mapping[str, object] | None:
-    """Parts of an object that change an answer, by name; None for an object without named parts."""
-    if isinstance(value, Mapping | Set | list | tuple | Tensor | np.ndarray | torch.nn.Module):
-        return None
-    if callable(value) and not hasattr(value, "__dict__"):
-        return None
-    declared = getattr(value, "settings", None)
-    if isinstance(declared, Mapping):
-        return declared
-    if isinstance(value, types.FunctionType | types.MethodType | functools.partial | type):
-        return None
-    names = vars(value).keys() if hasattr(value, "__dict__") else _slots(type(value))
-    cached = {
-        name
-        for name, member in inspect.getmembers_static(type(value))
-        if isinstance(member, functools.cached_property)
-    }
-    return {name: getattr(value, name) for name in names if name not in cached} or None
-
-
-def _slots(cls: type) -> list[str]:
-    return [name for base in cls.__mro__ for name in getattr(base, "__slots__", ())]
-
-
-def _is_plain(value: object) -> bool:
-    kinds = (str, bytes, bool, int, float, complex, torch.dtype, torch.device, Path, Enum, slice)
-    return value is None or isinstance(value, kinds)
-
-
-def _array(tensor: Tensor) -> Iterator[bytes]:
-    if tensor.is_quantized:
-        tensor = tensor.dequantize()
-    if tensor.layout != torch.strided:
-        tensor = tensor.to_dense()
-    if tensor.dtype == torch.bfloat16:
-        yield b"bfloat16"
-        tensor = tensor.float()
-    yield from _numpy(tensor.resolve_conj().resolve_neg().numpy())
-
-
-def _numpy(array: np.ndarray[Any, Any]) -> Iterator[bytes]:
-    if array.dtype.hasobject:
-        yield repr(array.tolist()).encode()
-        return
-    native = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("="), copy=False))
-    yield f"{native.dtype.str[1:]} {array.shape}".encode()
-    yield native.tobytes()
-
-
-def _code(code: types.CodeType) -> tuple[object, ...]:
-    """Bytecode and constants of a function, without the file's name and line numbers."""
-    constants = [_code(c) if isinstance(c, types.CodeType) else c for c in code.co_consts]
-    return code.co_code, code.co_names, constants
-
-
-def _name(cls: type) -> str:
-    return f"{cls.__module__}.{cls.__qualname__}"
 
 
 def check_identity(stored: Identity, expected: Identity, what: str) -> None:
@@ -187,6 +63,8 @@ def check_identity(stored: Identity, expected: Identity, what: str) -> None:
     """
     names = sorted(stored.keys() | expected.keys())
     differing = [name for name in names if stored.get(name) != expected.get(name)]
+    # What a class keeps for itself follows from what it was given, if that differs.
+    differing = [name for name in differing if "._" not in name] or differing
     if differing:
         raise InputError(
             f"{what} belongs to another run",

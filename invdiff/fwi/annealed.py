@@ -10,15 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.arguments import as_integer
+from invdiff.arguments import as_integer, as_number
 from invdiff.covariance import Covariance, SpectralCovariance
-from invdiff.errors import InputError
+from invdiff.errors import InputError, UnsupportedError
 from invdiff.fwi.classic import LBFGS
 from invdiff.fwi.curvature import Curvature
 from invdiff.fwi.drive import descend
 from invdiff.fwi.method import Setting, noised, without_data
 from invdiff.fwi.objective import Objective
-from invdiff.fwi.shots import AllShots, Shots
+from invdiff.fwi.shots import AllShots, Shots, check_shots
 from invdiff.fwi.state import InversionState
 from invdiff.grid import Grid
 from invdiff.linalg import conjugate_gradient, inner, per_member
@@ -86,10 +86,17 @@ class AnnealedMode:
     def __post_init__(self) -> None:
         for name in ("steps", "memory", "max_iterations"):
             object.__setattr__(self, name, as_integer(name, getattr(self, name), least=1))
-        if not 0 < self.lowest <= self.highest:
+        for name in ("lowest", "highest"):
+            as_number(name, getattr(self, name))
+        if self.lowest > self.highest:
             raise InputError(
                 "the noise levels do not fall", got=self, expected="0 < lowest <= highest"
             )
+        if self.fit is not None and (isinstance(self.fit, type) or not hasattr(self.fit, "least")):
+            raise UnsupportedError(
+                "this is not a fit", got=repr(self.fit), expected="such as LBFGS(steps=60), or None"
+            )
+        check_shots(self.shots)
         _check_levels_of_bands(self.bands)
 
     @classmethod
@@ -350,7 +357,9 @@ class AnnealedPosterior(AnnealedMode):
 
 def _check_levels_of_bands(bands: tuple[tuple[float, float], ...]) -> None:
     """Refuse bands that are not pairs of falling levels and rising frequencies."""
-    is_pairs = all(isinstance(band, tuple | list) and len(band) == 2 for band in bands)
+    is_pairs = isinstance(bands, tuple | list) and all(
+        isinstance(band, tuple | list) and len(band) == 2 for band in bands
+    )
     if is_pairs:
         levels, frequencies = ([band[i] for band in bands] for i in (0, 1))
         if levels == sorted(levels, reverse=True) and frequencies == sorted(frequencies):

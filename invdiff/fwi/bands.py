@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -19,7 +19,9 @@ def check_bands(bands: Sequence[float]) -> None:
     Raises:
         InputError: The bands are not positive numbers, or do not rise.
     """
-    is_numbers = all(isinstance(f, int | float | np.number) for f in bands)
+    is_numbers = isinstance(bands, Iterable) and all(
+        isinstance(f, int | float | np.number) for f in bands
+    )
     if not is_numbers or list(bands) != sorted(bands) or not all(0 < f < math.inf for f in bands):
         raise InputError(
             "bands are not frequencies that rise",

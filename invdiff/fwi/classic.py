@@ -14,7 +14,7 @@ from invdiff.arguments import as_integer
 from invdiff.fwi.bands import band_at, check_bands, in_band
 from invdiff.fwi.method import Setting, without_data
 from invdiff.fwi.objective import Objective
-from invdiff.fwi.shots import AllShots, Shots
+from invdiff.fwi.shots import AllShots, Shots, check_shots
 from invdiff.fwi.state import InversionState
 from invdiff.protocols import Term
 
@@ -69,6 +69,7 @@ class _Descent(ABC):
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", as_integer("steps", self.steps, least=1))
         check_bands(self.bands)
+        check_shots(self.shots)
 
     @abstractmethod
     def optimiser(self, theta: Tensor, step: int, *, n_trials: int) -> torch.optim.Optimizer:

@@ -8,9 +8,10 @@ from typing import Protocol
 import numpy as np
 
 from invdiff.arguments import as_integer
+from invdiff.errors import UnsupportedError
 from invdiff.fwi.objective import Objective
 
-__all__ = ["AllShots", "Encoded", "Minibatch", "Shots"]
+__all__ = ["AllShots", "Encoded", "Minibatch", "Shots", "check_shots"]
 
 
 class Shots(Protocol):
@@ -27,6 +28,21 @@ class Shots(Protocol):
     def count(self, n_shots: int) -> int:
         """Forward solves of an evaluation for a survey of ``n_shots``."""
         ...
+
+
+def check_shots(shots: object) -> None:
+    """Refuse what is not a choice of shots.
+
+    Raises:
+        UnsupportedError: with the call that was meant.
+    """
+    if isinstance(shots, type) or not hasattr(shots, "count"):
+        meant = f"Minibatch({shots})" if isinstance(shots, int) else "Minibatch(4)"
+        raise UnsupportedError(
+            "this is not a choice of shots",
+            got=repr(shots),
+            expected=f"such as AllShots(), {meant} or Encoded(1)",
+        )
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from invdiff import run_state
-from invdiff.arguments import as_integer
+from invdiff.arguments import as_integer, as_path
 from invdiff.errors import UnsupportedError
 from invdiff.needs import TermMethod, require
 from invdiff.noise import NoiseField, StepNoise
@@ -183,18 +183,23 @@ class TermSampler(UsesTerms, RatioSampler):
     """A sampler that uses the terms directly and treats its members independently of each other."""
 
 
-def save_state(state: SamplerState, path: Path) -> None:
+def save_state(state: SamplerState, path: str | Path) -> None:
     """Store a state with the identity of its run; :func:`load_state` returns it bit for bit.
 
     Args:
         state: State as `iterate` yields it.
         path: Path of a safetensors file, which is replaced if it exists.
+
+    Raises:
+        InputError: The folder is missing or not writable.
     """
+    path = as_path("path", path)
+    run_state.check_writable(path)
     tensors, header = state_parts(state)
     run_state.save(path, tensors, header, run=dict(state.run))
 
 
-def load_state(path: Path, *, device: str | torch.device = "cpu") -> SamplerState:
+def load_state(path: str | Path, *, device: str | torch.device = "cpu") -> SamplerState:
     """Read a state that was stored by :func:`save_state`.
 
     Args:
@@ -204,7 +209,8 @@ def load_state(path: Path, *, device: str | torch.device = "cpu") -> SamplerStat
     Raises:
         InputError: The file was not written by :func:`save_state`.
     """
-    return state_from_parts(*run_state.load(path, run=None, device=device))
+    stored = run_state.load(as_path("path", path), run=None, device=device)
+    return state_from_parts(*stored)
 
 
 def state_parts(state: SamplerState) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from invdiff.arguments import as_integer, as_integers
+from invdiff.arguments import as_integer, as_integers, as_path
 from invdiff.errors import DivergedError, InputError, UnsupportedError
+from invdiff.likelihood import Likelihood
 from invdiff.noise import NoiseField
 from invdiff.posterior import Posterior, check_prior
 from invdiff.protocols import Prior, Sampler
@@ -23,6 +24,8 @@ from invdiff.samplers.checkpoint import Checkpoint
 from invdiff.samplers.resampling import effective_number, log_evidence, members_of
 
 __all__ = ["Ensemble", "ensemble", "iterate", "member_numbers", "run_identity", "sample"]
+
+_MOST = 2**48  # numbers of members stay below, so that those of particles fit 63 bits
 
 
 def iterate(
@@ -75,6 +78,13 @@ def iterate(
     """
     model, members = _posterior(model), tuple(member_numbers(realizations))
     _check_sampler(sampler)
+    if state is not None and not isinstance(state, SamplerState):
+        raise InputError(
+            "this is not the state of a run",
+            got=repr(state),
+            expected="a SamplerState, as iterate yields it",
+            hint="Read a stored one with invdiff.samplers.load_state(path).",
+        )
     if state is not None and state.realizations != members:
         raise InputError(
             "the state belongs to other members", got=state.realizations, expected=members
@@ -89,9 +99,16 @@ def iterate(
 
 def run_identity(model: Posterior, sampler: Sampler, *, seed: int) -> dict[str, str]:
     """Digests that identify the members of a run, except for their numbers."""
-    terms = {f"term_{i}": term for i, term in enumerate(model.terms)}
-    parts = {"prior": model.prior, "conditioning": model.conditioning, "sampler": sampler}
-    return identity(parts | terms | {"seed": seed})
+    parts: dict[str, object] = {
+        "prior": model.prior,
+        "conditioning": model.conditioning,
+        "sampler": sampler,
+    }
+    for i, term in enumerate(model.terms):
+        parts[f"term_{i}"] = term
+        if isinstance(term, Likelihood):  # taken apart, so that a refusal names what differs
+            parts[f"term_{i}.operator"] = term.operator
+    return identity(parts | {"sampler": sampler, "seed": seed})
 
 
 def _posterior(model: Prior) -> Posterior:
@@ -209,7 +226,8 @@ def ensemble(
     if checkpoint is not None:
         run = run_identity(model, sampler, seed=seed)
         stored = Checkpoint(
-            Path(checkpoint), run | identity({"members": members, "batch_size": batch_size})
+            as_path("checkpoint", checkpoint),
+            run | identity({"members": members, "batch_size": batch_size}),
         )
     if sampler.couples_members:
         model, batch_size = in_batches(model, batch_size), len(members)
@@ -312,14 +330,16 @@ def member_numbers(realizations: int | Sequence[int]) -> list[int]:
     >>> member_numbers(3)
     [0, 1, 2]
     """
-    if isinstance(realizations, str) or not isinstance(realizations, Iterable):
+    is_single = getattr(realizations, "ndim", None) == 0  # an array, such as np.array(8)
+    if isinstance(realizations, str) or is_single or not isinstance(realizations, Iterable):
         return list(range(as_integer("realizations", realizations, least=1)))
     members = as_integers("realizations", list(realizations))
-    if not members or min(members) < 0 or len(set(members)) < len(members):
+    is_fit = bool(members) and 0 <= min(members) <= max(members) < _MOST
+    if not is_fit or len(set(members)) < len(members):
         raise InputError(
             "realizations are not the numbers of members",
             got=members,
-            expected="one or more distinct integers >= 0",
+            expected=f"one or more distinct integers >= 0 and < 2**{_MOST.bit_length() - 1}",
             hint="Name each member once; an integer asks for that many from 0.",
         )
     return members

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import torch
 
-from invdiff.errors import InputError
+from invdiff.arguments import as_integer, as_share
 from invdiff.noise import NoiseField, StepNoise
 from invdiff.posterior import Posterior
 from invdiff.samplers.base import LevelSampler, SamplerState
@@ -38,12 +38,8 @@ class ParticleSampler(LevelSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.particles < 1 or not 0 <= self.threshold <= 1:
-            raise InputError(
-                "the settings of a particle filter are out of range",
-                got=self,
-                expected="particles >= 1 (per member), 0 <= threshold <= 1",
-            )
+        object.__setattr__(self, "particles", as_integer("particles", self.particles, least=1))
+        object.__setattr__(self, "threshold", as_share("threshold", self.threshold))
 
     def init(
         self,

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from invdiff.arguments import as_share
 from invdiff.conditioning.update import GaussianUpdate
 from invdiff.covariance import Covariance
-from invdiff.errors import InputError, UnsupportedError
+from invdiff.errors import UnsupportedError
 from invdiff.noise import NoiseField, StepNoise, Stream
 from invdiff.posterior import Posterior
 from invdiff.protocols import BasePrior, Prior
@@ -86,8 +87,7 @@ class TwistedSMC(ParticleSampler):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not 0 <= self.carry <= 1:
-            raise InputError("carry is out of range", got=self.carry, expected="0 <= carry <= 1")
+        object.__setattr__(self, "carry", as_share("carry", self.carry))
 
     def check(self, model: Posterior) -> None:
         """Refuse a posterior whose conditioning does not give the evidence of the data.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -12,17 +12,13 @@ import xarray as xr
 from torch import Tensor
 
 from invdiff.completion import completed
-from invdiff.errors import InputError, NoiseLevelError, ShapeError, UnsupportedError
+from invdiff.errors import DTypeError, InputError, ShapeError, UnsupportedError
 from invdiff.fwi.traces import live_traces
-from invdiff.grid import Grid, check_dataarray, check_finite
-from invdiff.likelihood import AxisCovariance, NoiseModel
+from invdiff.grid import Grid, check_coordinates, check_dataarray, check_finite
 from invdiff.posterior import check_prior
 from invdiff.protocols import Operator, Prior, Problem, WaveOperator
 
-__all__ = ["GivenNoise", "given_problem", "given_traces", "moved", "noise_model", "noise_samples"]
-
-GivenNoise = NoiseModel | np.ndarray | xr.DataArray | list[float]
-"""What a verb accepts as noise level: a number, or one for each coil, sample or element."""
+__all__ = ["as_device", "given_problem", "given_traces", "moved"]
 
 T = TypeVar("T")
 
@@ -45,7 +41,7 @@ def given_problem(
         InputError: objects of the wrong kind or in the wrong order, with the call that was meant.
     """
     if isinstance(y, Problem):
-        _check_problem(operator, prior, verb="reconstruct")
+        _check_problem(y, operator, prior, verb="reconstruct")
         problem = y
     else:
         operator = _check_call(y, operator, prior, verb="reconstruct")
@@ -83,11 +79,9 @@ def given_traces(
         DataWarning: traces or samples that were left out.
     """
     if isinstance(y, Problem):
-        _check_problem(operator, prior, verb="invert")
-        if weights is None:
-            return y
-        return replace(y, weights=_trace_weights(weights, y.operator.range))
-    operator = _check_call(y, operator, prior, verb="invert")
+        _check_problem(y, operator, prior, verb="invert")
+        return _given_waves(y, weights)
+    operator = _wave_operator(_check_call(y, operator, prior, verb="invert"))
     if weights is not None:
         _trace_weights(weights, operator.range)
     name, grid = f"data {y.name!r}", operator.range
@@ -100,7 +94,53 @@ def given_traces(
     )
 
 
-def _check_problem(operator: object, prior: Prior | None, *, verb: str) -> None:
+def _given_waves(problem: Problem, weights: xr.DataArray | None) -> Problem:
+    """A problem for `invert`, checked, with other weights if there are any."""
+    operator = _wave_operator(problem.operator)
+    if problem.scale != 1:
+        raise InputError(
+            "invert takes no scale",
+            got=f"a Problem with scale={problem.scale!r}",
+            expected="models in m/s, and data in the units of the operator's predictions",
+        )
+    if weights is not None:
+        problem = replace(problem, weights=_trace_weights(weights, operator.range))
+    try:
+        np.broadcast_shapes(tuple(getattr(problem.weights, "shape", ())), problem.data.shape)
+    except ValueError:
+        raise ShapeError(
+            "weights do not fit the traces",
+            got=tuple(problem.weights.shape),  # type: ignore[union-attr]
+            expected=f"a shape that broadcasts to {tuple(problem.data.shape)}",
+        ) from None
+    return replace(problem, data=problem.data.to(operator.range.dtype))
+
+
+def _wave_operator(operator: object) -> WaveOperator:
+    asked = ("misfit_and_gradient", "shots", "bounds")
+    missing = [name for name in asked if not hasattr(operator, name)]
+    if missing:
+        raise UnsupportedError(
+            "the operator has no shots to invert",
+            got=repr(operator),
+            expected=f"also {missing}, as invdiff.operators.seismic.Acoustic has",
+            hint="For other operators use invdiff.reconstruct.",
+        )
+    return cast(WaveOperator, operator)
+
+
+def _check_problem(problem: Problem, operator: object, prior: Prior | None, *, verb: str) -> None:
+    completed(problem.operator)  # refuses what is not an operator
+    if not isinstance(problem.data, Tensor):
+        raise InputError(
+            "the data of a Problem are not a tensor",
+            got=type(problem.data).__name__,
+            expected=f"a torch.Tensor of shape {problem.operator.range.shape}",
+            hint="Convert an array with torch.from_numpy, a DataArray with"
+            " operator.range.to_tensor.",
+        )
+    problem.operator.range.check(problem.data[None], name="data")
+    check_finite(problem.data, "data")
     if operator is not None:
         raise InputError(
             "a Problem has its own operator",
@@ -129,104 +169,50 @@ def _check_call(y: object, operator: Any, prior: Prior | None, *, verb: str) -> 
 
 def _trace_weights(weights: xr.DataArray, grid: Grid) -> Tensor:
     """Weights as a tensor that broadcasts to the traces."""
-    check_dataarray(weights, "the weights")
+    label = f"xarray.DataArray(values, dims={grid.dims[1:2]!r}), over any dims of {grid.dims}"
+    check_dataarray(weights, "the array of weights", label=label)
     sizes = dict(zip(grid.dims, grid.shape, strict=True))
     if any(weights.sizes[dim] != sizes.get(str(dim)) for dim in weights.dims):
         raise ShapeError(
             "weights do not fit the traces", got=dict(weights.sizes), expected=f"some of {sizes}"
         )
+    check_coordinates(weights, grid, "the weights")
+    if weights.dtype.kind not in "biuf":
+        raise DTypeError("weights are not real numbers", got=weights.dtype, expected="floats >= 0")
     absent = {dim: 1 for dim in grid.dims if dim not in weights.dims}
-    full = torch.from_numpy(np.array(weights.expand_dims(absent).transpose(*grid.dims).values))
+    ordered = weights.expand_dims(absent).transpose(*grid.dims)
+    full = torch.from_numpy(np.array(ordered.values, dtype=np.float64)).to(grid.dtype)
     check_finite(full, "weights")
-    return full.to(grid.dtype)
+    if (full < 0).any():
+        raise InputError(
+            "weights are negative", got=f"values from {float(full.min()):g}", expected=">= 0"
+        )
+    return full
 
 
-def moved(thing: T, device: str | torch.device) -> T:
+def as_device(device: str | torch.device) -> torch.device:
+    """A device that this machine has.
+
+    Raises:
+        InputError: another name, or a device that is not available.
+    """
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen).cpu()
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        names = ["cpu"]
+        names += ["cuda"] if torch.cuda.is_available() else []
+        names += ["mps"] if torch.backends.mps.is_available() else []
+        raise InputError(
+            "the device is not available",
+            got=repr(device),
+            expected=f"one of {names}",
+            hint="Leave device out to compute on the CPU.",
+        ) from error
+    return chosen
+
+
+def moved(thing: T, device: torch.device) -> T:
     """A prior or an operator on a device, where it can be moved; itself where it cannot."""
     move: Callable[[Any], T] | None = getattr(thing, "to", None)
-    return thing if move is None or torch.device(device).type == "cpu" else move(device)
-
-
-def noise_model(given: GivenNoise | None, y: xr.DataArray | Problem, grid: Grid) -> NoiseModel:
-    """The noise of data on ``grid``.
-
-    Args:
-        given: by the caller; None for that of the problem or of ``y.attrs["noise_std"]``.
-        y: the data.
-        grid: the operator's range.
-
-    Raises:
-        NoiseLevelError: none is known, or one that is not a positive number.
-        ShapeError: levels that do not fit the data.
-    """
-    if given is None:
-        given = y.noise_std if isinstance(y, Problem) else y.attrs.get("noise_std")
-    if given is None:
-        raise NoiseLevelError(
-            "the noise level is missing",
-            got="None",
-            expected="noise_std=... or y.attrs['noise_std'], in the units of the data",
-            hint="Estimate it, for k-space with invdiff.operators.mri.estimate_noise_std; for"
-            " traces give the error of the modelling, a few percent of their standard deviation.",
-        )
-    if isinstance(given, AxisCovariance) or (callable(given) and not hasattr(given, "shape")):
-        return given
-    levels = noise_samples(given, grid)
-    # A single level is not rounded to the dtype of the data.
-    return float(np.asarray(given, np.float64).item()) if levels.ndim == 0 else levels
-
-
-def noise_samples(given: object, grid: Grid) -> Tensor:
-    """Standard deviations, float64, that broadcast to data on ``grid``; 0-d for a single one.
-
-    A 1-D sequence as long as the first axis, such as ``coil``, gives one level for each of its
-    elements; a DataArray is matched by the names of its dims.
-
-    Raises:
-        NoiseLevelError: not numbers, or not positive.
-        ShapeError: levels that do not fit the data.
-    """
-    if isinstance(given, xr.DataArray):
-        given = _by_dims(given, grid)
-    try:
-        if isinstance(given, str | bool):
-            raise TypeError
-        levels = np.asarray(given, dtype=np.float64)
-    except (TypeError, ValueError):
-        raise NoiseLevelError(
-            "the noise level is not a number",
-            got=repr(given),
-            expected="a positive number, or an array of them that broadcasts to the data",
-        ) from None
-    if not (np.isfinite(levels) & (levels > 0)).all():
-        raise NoiseLevelError(
-            "the noise level is not positive",
-            got=float(levels) if levels.ndim == 0 else f"values from {np.nanmin(levels)}",
-            expected="a finite standard deviation > 0, in the units of the data",
-            hint="For data without noise give the error of the modelling, a few percent of their"
-            " standard deviation.",
-        )
-    if levels.shape == grid.shape[:1] and grid.ndim > 1:
-        levels = levels.reshape(-1, *(1,) * (grid.ndim - 1))
-    if levels.ndim and levels.size == 1 and grid.size > 1 and grid.shape[0] != 1:
-        levels = levels.repeat(2)  # a list of one is not a level for each coil: refused below
-    try:
-        np.broadcast_shapes(levels.shape, grid.shape)
-        fits = levels.ndim <= grid.ndim
-    except ValueError:
-        fits = False
-    if not fits:
-        raise ShapeError(
-            "noise levels do not fit the data",
-            got=f"shape {levels.shape}",
-            expected=f"one number, or a shape that broadcasts to {grid.shape}",
-        )
-    return torch.from_numpy(np.array(levels))
-
-
-def _by_dims(levels: xr.DataArray, grid: Grid) -> np.ndarray:
-    unknown = [str(dim) for dim in levels.dims if dim not in grid.dims]
-    if unknown:
-        raise ShapeError("noise levels have other dims", got=unknown, expected=grid.dims)
-    absent = {dim: 1 for dim in grid.dims if dim not in levels.dims}
-    return np.asarray(levels.expand_dims(absent).transpose(*grid.dims).values)
+    return thing if move is None else move(device)

@@ -13,7 +13,7 @@ import xarray as xr
 from torch import Tensor
 from tqdm import tqdm
 
-from invdiff.arguments import as_integer
+from invdiff.arguments import as_integer, as_number, as_path
 from invdiff.errors import InputError, ShapeError, UnsupportedError
 from invdiff.fwi.annealed import AnnealedPosterior
 from invdiff.fwi.bands import first_band
@@ -25,14 +25,15 @@ from invdiff.fwi.objective import Objective
 from invdiff.fwi.start import check_start
 from invdiff.fwi.state import InversionState
 from invdiff.fwi.weighting import misfit_weights
-from invdiff.grid import Grid, check_dataarray
+from invdiff.grid import Grid, check_dataarray, check_finite
 from invdiff.linalg import squared_norm
 from invdiff.noise import NoiseField
 from invdiff.protocols import Prior, Problem, WaveOperator
 from invdiff.result import ensemble_dataset, provenance, warn_of_misfit
 from invdiff.run_state import identity
 from invdiff.samplers.drive import member_numbers
-from invdiff.verbs.inputs import GivenNoise, given_traces, moved, noise_model
+from invdiff.verbs.inputs import as_device, given_traces, moved
+from invdiff.verbs.noise_levels import GivenNoise, noise_model
 
 __all__ = ["default_method", "invert"]
 
@@ -141,13 +142,16 @@ def invert(
     """
     members, seed = member_numbers(realizations), as_integer("seed", seed, least=0)
     max_solves = as_integer("max_solves", max_solves)
+    stop_at = None if stop_at is None else as_number("stop_at", stop_at)
+    where = as_device(device)
     given = given_traces(y, operator, prior, weights=weights)
-    waves = moved(_wave_operator(given.operator), device)
-    prior = None if prior is None else moved(prior, device)
+    waves = moved(cast(WaveOperator, given.operator), where)
+    prior = None if prior is None else moved(prior, where)
     method = method or default_method(prior, max_solves // waves.range.shape[0])
     _check_method(method, prior, waves)
-    traces = _traces(y, given, noise_std, device=device)
-    starts = _starts(given.start if start is None else start, waves, members).to(device)
+    _check_misfit(misfit)
+    traces = _traces(y, given, noise_std, device=where)
+    starts = _starts(given.start if start is None else start, waves, members).to(where)
     noted = traces.notes | check_start(
         waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights,
         frequency=first_band(method),
@@ -161,7 +165,7 @@ def invert(
         setting,
         max_solves=max_solves,
         stop_at=stop_at,
-        checkpoint=None if checkpoint is None else Path(checkpoint),
+        checkpoint=None if checkpoint is None else as_path("checkpoint", checkpoint),
         run=_identity(method, setting, traces),
     )
     state = _last(states, method.steps * objective.n_shots, max_solves, is_shown=progress)
@@ -262,21 +266,9 @@ def _solves(state: InversionState, n_members: int, n_shots: int) -> dict[str, ob
     return {"forward_solves": forward, "adjoint_solves": adjoint}
 
 
-def _wave_operator(operator: object) -> WaveOperator:
-    asked = ("misfit_and_gradient", "shots", "bounds")
-    missing = [name for name in asked if not hasattr(operator, name)]
-    if missing:
-        raise UnsupportedError(
-            "the operator has no shots to invert",
-            got=repr(operator),
-            expected=f"also {missing}, as invdiff.operators.seismic.Acoustic has",
-            hint="For other operators use invdiff.reconstruct.",
-        )
-    return cast(WaveOperator, operator)
-
-
 def _check_method(method: Any, prior: Prior | None, operator: WaveOperator) -> None:
-    if isinstance(method, str | type) or not hasattr(method, "step"):
+    is_method = all(hasattr(method, name) for name in ("step", "cost", "needs_prior"))
+    if isinstance(method, str | type) or not is_method:
         raise UnsupportedError(
             "this is not a method of inversion",
             got=repr(method),
@@ -290,12 +282,23 @@ def _check_method(method: Any, prior: Prior | None, operator: WaveOperator) -> N
             expected="such as invdiff.load_prior('velocity-2d', grid=operator.domain)",
             hint="Without one use LBFGS() or Adam().",
         )
-    if prior is not None and prior.grid.shape != operator.domain.shape:
+    domain = operator.domain
+    if prior is not None and (prior.grid.dims, prior.grid.shape) != (domain.dims, domain.shape):
         raise ShapeError(
             "the prior is on another grid than the operator's models",
-            got=prior.grid.shape,
-            expected=operator.domain.shape,
+            got=f"{prior.grid.dims} of shape {prior.grid.shape}",
+            expected=f"{domain.dims} of shape {domain.shape}",
             hint="Put it on their grid: prior.on(operator.domain).",
+        )
+
+
+def _check_misfit(misfit: object) -> None:
+    if misfit is not None and (isinstance(misfit, str | type) or not hasattr(misfit, "shots")):
+        raise UnsupportedError(
+            "this is not a misfit of traces",
+            got=repr(misfit),
+            expected="an object such as L2(noise_std)",
+            hint="Misfits are objects of invdiff.fwi; your own derives from invdiff.fwi.Misfit.",
         )
 
 
@@ -313,7 +316,7 @@ def _traces(
     given: Problem,
     noise_std: GivenNoise | None,
     *,
-    device: str | torch.device,
+    device: torch.device,
 ) -> _Traces:
     grid = given.operator.range
     noise = noise_model(noise_std, y, grid)
@@ -350,9 +353,11 @@ def _starts(
     domain = operator.domain
     if isinstance(start, Tensor):
         domain.check(start[None], name="start")
-        x = start.expand(len(members), *start.shape).clone()
+        check_finite(start, "start")
+        x = start.to(domain.dtype).expand(len(members), *start.shape).clone()
     else:
-        check_dataarray(start, "the starting model")
+        label = 'operator.domain.to_dataarray(torch.as_tensor(values), "velocity")'
+        check_dataarray(start, "the starting model", label=label)
         x = _labelled_starts(start, domain, len(members))
     low, high = float(x.min()), float(x.max())
     if low < operator.bounds[0] or high > operator.bounds[1]:

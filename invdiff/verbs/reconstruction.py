@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from inspect import signature
 from pathlib import Path
 
 import torch
@@ -12,9 +13,10 @@ import xarray as xr
 from torch import Tensor
 
 from invdiff.arguments import as_integer, as_number
-from invdiff.completion import rescaled
+from invdiff.completion import completed, rescaled
 from invdiff.conditioning import Conditioning
 from invdiff.errors import InputError, UnsupportedError
+from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian, Likelihood, NoiseModel
 from invdiff.needs import warn_if_narrow
 from invdiff.posterior import Posterior
@@ -23,7 +25,8 @@ from invdiff.result import ensemble_dataset, provenance, warn_of_misfit
 from invdiff.samplers import Ensemble, default_sampler, ensemble
 from invdiff.samplers.base import UsesTerms
 from invdiff.samplers.drive import member_numbers
-from invdiff.verbs.inputs import GivenNoise, given_problem, moved, noise_model
+from invdiff.verbs.inputs import as_device, given_problem, moved
+from invdiff.verbs.noise_levels import GivenNoise, noise_model
 
 __all__ = ["reconstruct"]
 
@@ -119,9 +122,11 @@ def reconstruct(
     scale = as_number("scale", problem.scale if scale is None else scale)
     members, seed = member_numbers(realizations), as_integer("seed", seed, least=0)
     batch_size = min(as_integer("batch_size", batch_size, least=1), len(members))
-    term, law = _likelihood(y, problem, scale, noise_std=noise_std, law=likelihood, device=device)
-    prior = moved(prior, device)
-    posterior = Posterior(prior, term, *terms, conditioning=conditioning)
+    where = as_device(device)
+    _check_name(name, prior.grid)
+    term, law = _likelihood(y, problem, scale, noise_std=noise_std, law=likelihood, device=where)
+    prior = moved(prior, where)
+    posterior = Posterior(prior, term, *_terms(terms), conditioning=conditioning)
     sampler = sampler or default_sampler(posterior, device=device)
     warn_if_narrow(sampler, posterior.conditioning)
     drawn = ensemble(
@@ -163,7 +168,7 @@ def _likelihood(
     *,
     noise_std: GivenNoise | None,
     law: Callable[[Tensor, Operator], Likelihood] | None,
-    device: str | torch.device,
+    device: torch.device,
 ) -> tuple[Likelihood, object]:
     """The likelihood of fields in the prior's units, and the noise for the attributes."""
     if problem.weights is not None:
@@ -173,6 +178,14 @@ def _likelihood(
             expected="a noise level for each sample: noise_std / weights",
         )
     operator, data = moved(problem.operator, device), problem.data.to(device)
+    if completed(operator).n_data < 1:
+        raise InputError(
+            "the operator measures nothing",
+            got=repr(operator),
+            expected="one datum or more",
+            hint="Check that True means measured. For draws of the prior alone use"
+            " invdiff.samplers.sample(prior, sampler, ...).",
+        )
     if law is not None:
         term = _other_law(law, data, rescaled(operator, scale), noise_std)
         return term, term
@@ -195,15 +208,47 @@ def _other_law(
             expected="one of them",
             hint="Give the level to the law: functools.partial(StudentT, noise_std=...).",
         )
-    term = law(data, operator) if callable(law) else law
+    try:
+        signature(law).bind(data, operator)
+    except TypeError as error:  # of the call, not of what happens inside of it
+        raise _not_a_law(law, str(error)) from error
+    term = law(data, operator)
     if not isinstance(term, Likelihood):
-        raise UnsupportedError(
-            "the likelihood is not a noise law",
-            got=repr(law),
-            expected="a callable of data and operator that returns a Likelihood",
-            hint="Such as Poisson, or functools.partial(StudentT, noise_std=0.1).",
-        )
+        raise _not_a_law(law, f"it returned {term!r}")
     return term
+
+
+def _not_a_law(law: object, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        "the likelihood is not a noise law",
+        got=f"{law!r} ({why})",
+        expected="a callable of data and operator that returns a Likelihood",
+        hint="Such as Poisson, or functools.partial(StudentT, noise_std=0.1); Gaussian noise is"
+        " given by noise_std alone.",
+    )
+
+
+def _terms(terms: object) -> tuple[Term, ...]:
+    """The further terms; `Posterior` checks what they are."""
+    if not isinstance(terms, Iterable) or isinstance(terms, str):
+        raise UnsupportedError(
+            "terms are not a sequence",
+            got=repr(terms),
+            expected="a list of terms, such as terms=[term], or () for none",
+        )
+    return tuple(terms)
+
+
+def _check_name(name: object, grid: Grid) -> None:
+    """Refuse a name that another variable or a dim of the result has."""
+    taken = ("mean", "std", "data_misfit", "realization", *grid.dims)
+    if not isinstance(name, str) or not name or name in taken:
+        raise InputError(
+            "the members cannot have this name",
+            got=f"name={name!r}",
+            expected=f"text other than {', '.join(taken)}",
+            hint="Name the physical quantity, such as 'image' or 'temperature'.",
+        )
 
 
 def _weighting(drawn: Ensemble) -> dict[str, object]:
@@ -217,7 +262,7 @@ def _weighting(drawn: Ensemble) -> dict[str, object]:
     }
 
 
-def _rescaled(noise: NoiseModel, scale: float, device: str | torch.device) -> NoiseModel:
+def _rescaled(noise: NoiseModel, scale: float, device: torch.device) -> NoiseModel:
     """The noise model of data divided by ``scale``."""
     if isinstance(noise, AxisCovariance):
         return AxisCovariance(noise.matrix / scale**2, noise.dim)

@@ -104,9 +104,9 @@ def test_a_filter_whose_weights_all_vanish_says_so() -> None:
 
 @pytest.mark.parametrize("sampler", [TwistedSMC, TDS, MCGDiff])
 def test_no_filter_without_particles(sampler) -> None:
-    with pytest.raises(InputError, match="particle filter"):
+    with pytest.raises(InputError, match="particles is too small"):
         sampler(particles=0)
-    with pytest.raises(InputError, match="particle filter"):
+    with pytest.raises(InputError, match="threshold is out of range"):
         sampler(threshold=1.5)
 
 
