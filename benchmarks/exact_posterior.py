@@ -2,7 +2,7 @@
 
 ``python -m benchmarks.exact_posterior [--quick] [--blocks mixture8 levy32 ...]``. A block is a
 family of cases with one list of methods; a run of some blocks keeps the rows of the others. Each
-ensemble is judged by `tests.referee.Case`, beside as many exact draws: the floor.
+ensemble is evaluated by `tests.support.referee.Case`, next to as many exact draws: the floor.
 """
 
 from __future__ import annotations
@@ -148,7 +148,7 @@ def _short(row: Row) -> Row:
 
 
 def tuned(family: Family, case: Case, *, members: int = 64) -> Method:
-    """The setting nearest to the posterior of a tuning case, which is no test case."""
+    """The setting nearest to the posterior of a tuning case, which is not a test case."""
 
     def distance(setting: object) -> float:
         try:
@@ -268,8 +268,8 @@ def network_rows(*, members: int, steps: int, n_cases: int | None = None) -> lis
     named = [dataclasses.replace(m, name=f"{m.name} (network)") for m in chosen]
     rows = []
     for name in OPERATORS[:n_cases]:
-        judged = dataclasses.replace(mixture_case8(name), prior=network)
-        rows += case_rows(judged, named, members=members)[1:]  # the floor is there already
+        case = dataclasses.replace(mixture_case8(name), prior=network)
+        rows += case_rows(case, named, members=members)[1:]  # the floor is there already
     return rows
 
 

@@ -330,7 +330,7 @@ rows are of 4096 draws, their coverage and spread of as many as an ensemble has.
 field less its part along the rows that the statistic reads: `rest_shift` is how far the term \
 moves its mean (rms over points, in deviations without the term; chance alone makes about 0.09), \
 `coverage90` and `std_ratio` compare it with the exact posterior *with* the term. `weights`: \
-whether the particles' weights lasted; *dropped*, the default goes on as `Ancestral()` does.
+whether the particles' weights lasted; *dropped*, the default continues as `Ancestral()` does.
 """
 
 

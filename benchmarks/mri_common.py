@@ -42,7 +42,7 @@ __all__ = [
     "tune",
 ]
 
-OBJECT = 0.05  # of the brightest: where coverage is judged
+OBJECT = 0.05  # of the brightest: where coverage is evaluated
 WITHIN = 1.25  # real and imaginary parts of images lie within this
 Method = Callable[["Scan", float], Tensor]
 
@@ -222,8 +222,8 @@ def scores(members: Tensor, scan: Scan, reference: Tensor) -> dict[str, float]:
             members, "image", leading={"realization": range(len(members))}
         )
         truth = domain.to_dataarray(reference, "reference")
-        judged = abs(truth) > OBJECT
-        row["coverage90"] = float(coverage(ensemble, truth, (0.9,), where=judged)[0])
+        is_object = abs(truth) > OBJECT
+        row["coverage90"] = float(coverage(ensemble, truth, (0.9,), where=is_object)[0])
     likelihood = Gaussian(scan.y, scan.operator, scan.noise_std)
     row["chi2"] = float(likelihood.misfit(members).mean())
     return row

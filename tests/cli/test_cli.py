@@ -1,4 +1,4 @@
-"""The command line on a small scan: the result opens and tells how it was made."""
+"""The command line on a small scan: the result opens and has its provenance."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A prior goes on grids of its own kind of field and refuses all others, by name."""
+"""A prior is put on grids of its own kind of field and refuses all others, by name."""
 
 from dataclasses import replace
 

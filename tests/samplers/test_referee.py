@@ -1,4 +1,4 @@
-"""The referee judged: exact draws are exact, chains agree with closed forms, distances see faults.
+"""The referee itself: exact draws are exact, chains agree with closed forms, distances see faults.
 
 Chains are compared by their own spread: the standard error of a mean is that of the chains' means,
 whatever their autocorrelation.

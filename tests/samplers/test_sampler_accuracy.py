@@ -1,7 +1,7 @@
 """Every sampler as its row in the referee's table says: the exact ones exact, the biased ones so.
 
 The committed ``benchmarks/results/exact_posterior.json`` tells spread, coverage and mode weights of
-each method on a mixture of five modes; here each is run anew, with another seed and fewer members.
+each method on a mixture of five modes; here each is run again, with another seed and fewer members.
 """
 
 import json

@@ -190,7 +190,7 @@ def test_weights_that_no_ensemble_can_carry_are_dropped() -> None:
 
 
 def test_a_field_larger_than_the_largest_noise_starts_from_noise_alone() -> None:
-    """Moments that cannot be had from any prior: the start falls back, the run goes on."""
+    """Moments that no prior has: the start falls back, and the run continues."""
     grid = grid2d(4)
     exact = StationaryGaussianPrior(grid, torch.zeros(4, 4), torch.ones(4, 4), schedule=VE(0.01, 1))
 

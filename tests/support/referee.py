@@ -278,7 +278,7 @@ def mixture_prior32() -> SpectralMixturePrior:
 def few_data(name: str, n: int) -> Linear:
     """Operators that leave several modes of the mixtures possible: 2 to 16 data.
 
-    Those of DESIGN 4.2 (`closed_form.mixture_operator`) single one mode out, so that they judge no
+    Those of DESIGN 4.2 (`closed_form.mixture_operator`) single one mode out, so that they test no
     weights.
     """
     grid = grid2d(n)

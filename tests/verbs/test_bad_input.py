@@ -1,4 +1,4 @@
-"""Bad input: a named error that says what, got, expected and the mend, and no partial output.
+"""Bad input: a named error that says what, got, expected and a hint, and no partial output.
 
 Every case goes through the command line and, where it can arise there, through the library.
 """

@@ -1,4 +1,4 @@
-"""Checkpoints: a run that was stopped anywhere is resumed bit for bit, and only by itself."""
+"""Checkpoints: a run that was stopped anywhere is resumed bit for bit, and only by the same run."""
 
 from __future__ import annotations
 

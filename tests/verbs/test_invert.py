@@ -327,8 +327,8 @@ def test_levels_go_on_with_the_curvature_of_their_fit() -> None:
     halves = short(method=AnnealedMode(2, fit=first, **levels))
     # Solves end at a tolerance, the sooner or later by rounding.
     np.testing.assert_allclose(halves["velocity"], whole["velocity"], rtol=1e-4)
-    anew = short(start=short(method=first)["mean"], method=AnnealedMode(2, fit=None, **levels))
-    assert float(abs(anew["velocity"] / whole["velocity"] - 1).max()) > 1e-3
+    restarted = short(start=short(method=first)["mean"], method=AnnealedMode(2, fit=None, **levels))
+    assert float(abs(restarted["velocity"] / whole["velocity"] - 1).max()) > 1e-3
 
 
 @pytest.mark.parametrize("method", [AnnealedMode, AnnealedPosterior])

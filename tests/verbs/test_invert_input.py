@@ -1,4 +1,4 @@
-"""Bad input to `invert`: a named error that says what, got, expected, and the mend."""
+"""Bad input to `invert`: a named error that says what, got, expected, and a hint."""
 
 from collections.abc import Callable
 from pathlib import Path

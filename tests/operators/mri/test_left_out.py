@@ -48,7 +48,7 @@ def test_zero_filled_columns_are_not_measured(n_coils: int) -> None:
     everything = CartesianMRI(given["mask"], problem.operator.sensitivity)
     counted = Problem(everything, problem.data, problem.noise_std)
     assert chi2(counted, given["image"]) > 1.4
-    # The reader finds the same, and the count goes on to the problem.
+    # The reader finds the same, and the count is passed on to the problem.
     scan = xr.Dataset(attrs={"n_zero_in_mask": n_zero})
     scan["kspace"] = ("coil", "ky", "kx"), given["kspace"].numpy()
     scan["mask"] = ("ky", "kx"), (given["mask"] & ~padded).numpy()
