@@ -259,7 +259,7 @@ def sliced_w2(a: Tensor, b: Tensor, *, n_projections: int = 128, seed: int = 0) 
     return float((along_a - along_b).square().mean().sqrt())
 
 
-# --- Gaussian mixtures (DESIGN 4.2) ---------------------------------------------------------------
+# --- Gaussian mixtures ----------------------------------------------------------------------------
 
 MODE_WEIGHTS = (0.35, 0.25, 0.2, 0.12, 0.08)
 MIXTURE_NOISE = 0.1

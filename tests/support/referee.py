@@ -278,7 +278,7 @@ def mixture_prior32() -> SpectralMixturePrior:
 def few_data(name: str, n: int) -> Linear:
     """Operators that leave several modes of the mixtures possible: 2 to 16 data.
 
-    Those of DESIGN 4.2 (`closed_form.mixture_operator`) single one mode out, so that they test no
+    Those of `closed_form.mixture_operator` single one mode out, so that they test no
     weights.
     """
     grid = grid2d(n)
@@ -302,13 +302,13 @@ def _points(grid: Grid, n_points: int, *, seed: int) -> Mask:
 
 
 def mixture_case8(operator: str, *, noise: float = 0.1, index: int = 0) -> Case:
-    """The mixture of DESIGN 4.2, few data of its draw ``index``."""
+    """The mixture with few data of its draw ``index``."""
     prior, name = mixture_prior(), f"mixture8 {operator} {noise} {index}"
     return _mixture_case(prior, prior, few_data(operator, 8), name=name, noise=noise, index=index)
 
 
 def design_case8(operator: str, *, index: int = 0) -> Case:
-    """The cases of DESIGN 4.2 themselves: many data, nearly always a single mode."""
+    """The cases of `closed_form.mixture_operator`: many data, nearly always a single mode."""
     prior, name = mixture_prior(), f"mixture8-design {operator} {MIXTURE_NOISE} {index}"
     a = mixture_operator(operator)
     return _mixture_case(prior, prior, a, name=name, noise=MIXTURE_NOISE, index=index)
