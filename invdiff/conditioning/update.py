@@ -379,7 +379,7 @@ class DataSpaceUpdate(GaussianUpdate):
 
     def _whitened(self, residual: Tensor) -> Tensor:
         """``R^-1 residual`` with ``S = R R^H``."""
-        # By products: LAPACK's batched solves round by where in memory a member lies.
+        # By products: LAPACK's batched solves round differently by the memory address of a member.
         inverse = self._inverse_root.expand(len(self.mean), *self._inverse_root.shape[-2:])
         return torch.bmm(inverse, residual[..., None].expand(len(inverse), -1, -1))[..., 0]
 

@@ -201,7 +201,7 @@ class Adam(_Descent):
 
         theta -= rate_k m_k / (sqrt(v_k) + 1e-8),   rate_k = rate (1 + cos(pi k / steps)) / 2
 
-    for the running means ``m_k`` and ``v_k`` of the gradient and its square.
+    for the bias-corrected running means ``m_k`` and ``v_k`` of the gradient and its square.
 
     Assumptions: robust against gradients that change from step to step, as those of `Minibatch` and
     `Encoded` shots do, and slower than `LBFGS` otherwise. Deterministic for given shots: the spread
