@@ -90,8 +90,12 @@ def as_number(name: str, value: object, *, above: float = 0.0) -> float:
 def as_share(name: str, value: object) -> float:
     """``value`` as a Python float from 0 to 1.
 
+    Args:
+        name: Name of the argument, for the message.
+        value: Value that the caller passed.
+
     Raises:
-        InputError: not a real number, or out of range.
+        InputError: The value is not a real number, or lies outside [0, 1].
 
     >>> as_share("threshold", 1)
     1.0
@@ -105,7 +109,7 @@ def as_share(name: str, value: object) -> float:
             f"{name} is out of range",
             got=repr(value),
             expected="a number from 0 to 1",
-            hint="It is a share; leave it to its default.",
+            hint="It is a share; omit it for the default.",
         )
     return share
 
@@ -113,8 +117,12 @@ def as_share(name: str, value: object) -> float:
 def as_path(name: str, value: object) -> Path:
     """``value`` as a path.
 
+    Args:
+        name: Name of the argument, for the message.
+        value: Value that the caller passed.
+
     Raises:
-        InputError: neither text nor a path.
+        InputError: The value is neither text nor a path.
 
     >>> as_path("checkpoint", "run.safetensors").suffix
     '.safetensors'

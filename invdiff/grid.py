@@ -272,12 +272,15 @@ class Grid:
 
 
 def check_coordinates(array: xr.DataArray, grid: Grid, name: str) -> None:
-    """Raise ShapeError unless the coordinates of a DataArray are the grid's where both have them.
+    """Refuse a DataArray whose coordinates differ from those of the grid where both have them.
 
     Args:
-        array: over any of the grid's dims; a dim of another length is left to others.
-        grid: a grid.
-        name: of the array, for the message.
+        array: DataArray over any of the grid's dims; dims of another length are not compared.
+        grid: Grid with the expected coordinates.
+        name: Name of the array, for the message.
+
+    Raises:
+        ShapeError: A coordinate differs by more than a hundredth of the grid's smallest step.
     """
     for dim, values in grid.coords.items():
         if dim in array.coords and dim in array.dims and array.sizes[dim] == len(values):
@@ -318,9 +321,9 @@ def check_dataarray(
     """Refuse an object that is not a DataArray.
 
     Args:
-        array: what was passed.
-        name: of it, for the message.
-        label: the call that makes a DataArray of an array.
+        array: Object that the caller passed.
+        name: Name of the object, for the message.
+        label: Call that makes a DataArray of an array, for the message.
 
     Raises:
         InputError: The message shows the call that makes a DataArray of what was passed.

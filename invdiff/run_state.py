@@ -30,8 +30,9 @@ def identity(parts: Mapping[str, object]) -> dict[str, str]:
     """Digests of every array and setting that changes the answer of a run.
 
     Two runs with equal identities give the same members, bit for bit where batch sizes and devices
-    agree. Each part is digested by `invdiff.digest.digest`; objects are taken apart once, so that a
-    refusal can name the attribute that differs, such as ``operator.survey``.
+    agree. Each part is digested by `invdiff.digest.digest`; the attributes of an object are
+    digested separately, so that a refusal can name the one that differs, such as
+    ``operator.survey``.
 
     Args:
         parts: Objects of a run by name: data, operator, prior, sampler, seed and so on.

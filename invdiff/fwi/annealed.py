@@ -94,7 +94,9 @@ class AnnealedMode:
             )
         if self.fit is not None and (isinstance(self.fit, type) or not hasattr(self.fit, "least")):
             raise UnsupportedError(
-                "this is not a fit", got=repr(self.fit), expected="such as LBFGS(steps=60), or None"
+                "fit is not a method",
+                got=repr(self.fit),
+                expected="such as LBFGS(steps=60), or None",
             )
         check_shots(self.shots)
         _check_levels_of_bands(self.bands)

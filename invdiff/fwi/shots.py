@@ -31,10 +31,10 @@ class Shots(Protocol):
 
 
 def check_shots(shots: object) -> None:
-    """Refuse what is not a choice of shots.
+    """Refuse an object that does not choose shots.
 
     Raises:
-        UnsupportedError: with the call that was meant.
+        UnsupportedError: The message shows the call that was probably meant.
     """
     if isinstance(shots, type) or not hasattr(shots, "count"):
         meant = f"Minibatch({shots})" if isinstance(shots, int) else "Minibatch(4)"
