@@ -102,7 +102,7 @@ class NoiseField:
         object.__setattr__(self, "seed", as_integer("seed", self.seed))
         if not 0 <= self.seed < 2**64:
             raise InputError(
-                "the seed is out of range",
+                "seed is out of range",
                 got=self.seed,
                 expected="0 <= seed < 2**64",
                 hint="Use any integer in that range.",

@@ -117,7 +117,7 @@ RECONSTRUCT: dict[str, Case] = {
     "half a seed": ({"seed": 1.5}, InputError, "seed is not an integer; got 1.5"),
     "a flag for a seed": ({"seed": True}, InputError, "seed is not an integer; got True"),
     "text for a seed": ({"seed": "1"}, InputError, "seed is not an integer"),
-    "a seed too large": ({"seed": 2**64}, InputError, "seed out of range"),
+    "a seed too large": ({"seed": 2**64}, InputError, "seed is out of range"),
     "half a member": ({"realizations": 2.0}, InputError, "realizations is not an integer"),
     "a flag for members": ({"realizations": True}, InputError, "realizations is not an integer"),
     "text for members": ({"realizations": "2"}, InputError, "realizations is not an integer"),
