@@ -56,8 +56,8 @@ class Boundary:
         if n < 1 or not 0 < self.reflection < 1:
             raise InputError(
                 "the absorbing layer is out of range",
-                got=f"{n} cells and a reflection of {self.reflection:g}",
-                expected="one cell or more, and a reflection between 0 and 1",
+                got=f"n_absorbing={n} cells and a reflection of {self.reflection:g}",
+                expected="n_absorbing >= 1 and a reflection between 0 and 1",
             )
 
     def top(self, n_ghost: int) -> int:
