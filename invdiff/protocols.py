@@ -49,8 +49,8 @@ class Operator(Protocol):
     ``n_data``              number of measured values            counted from ``measured``
     ``is_differentiable``   torch can differentiate the call     True
     ``to(device)``          a copy on another device             the operator stays where it is
-    ``settings``            what an :func:`invdiff.run_state.    its attributes
-                            identity` is made of
+    ``settings``            property: what identifies a run, by  its attributes
+                            name; counters are left out
     ======================  ===================================  ===================================
     """
 
@@ -126,8 +126,8 @@ class Prior(Protocol):
     ``to(device)``        the same prior on another device        it stays where it is ``card``
     what it was trained on: name, data,     results name its repr
                           licence, ``sha256`` of the weights
-    ``settings``          what an :func:`invdiff.run_state.       its attributes
-                          identity` is made of
+    ``settings``          property: what identifies a run, by     its attributes
+                          name; counters are left out
     ====================  ======================================  ================================
     """
 

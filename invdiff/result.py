@@ -10,6 +10,7 @@ from importlib.metadata import version
 import numpy as np
 import torch
 import xarray as xr
+from scipy.special import chdtr, chdtrc
 from torch import Tensor
 
 from invdiff.errors import DataFitWarning
@@ -21,7 +22,7 @@ __all__ = ["ensemble_dataset", "fit_verdict", "provenance", "warn_of_misfit"]
 Attribute = str | int | float
 
 _FAR = 1.25  # a misfit beyond this, or below its inverse, causes a warning
-_N_SIGMA = 4  # unless it is within this number of standard deviations of a chi-square
+_CHANCE = 3e-5  # unless a chi-square lies beyond it with a larger probability: four sigma
 
 
 def ensemble_dataset(
@@ -118,8 +119,8 @@ def _named(value: object) -> str:
 def fit_verdict(misfit: Tensor, n_data: float) -> str:
     """The meaning of a data misfit, in a sentence.
 
-    At the truth the misfit, the squared residual over the noise per datum, has the expectation 1
-    and a standard deviation of at most ``sqrt(2 / n_data)``; so it has over posterior and data.
+    At the truth the sum of the squared residuals over the noise is a chi-square with ``n_data``
+    degrees of freedom, or twice as many for complex data; so it is over posterior and data.
 
     Args:
         misfit: Misfit of the members, ``(realization,)``.
@@ -161,5 +162,5 @@ def warn_of_misfit(misfit: Tensor, n_data: float) -> str:
 
 
 def _is_far(mean: float, n_data: float) -> bool:
-    chance = _N_SIGMA * (2 / n_data) ** 0.5
-    return not min(1 / _FAR, 1 - chance) <= mean <= max(_FAR, 1 + chance)
+    by_chance = min(chdtr(n_data, n_data * mean), chdtrc(n_data, n_data * mean))
+    return not 1 / _FAR <= mean <= _FAR and not by_chance > _CHANCE

@@ -71,9 +71,7 @@ def check_identity(stored: Identity, expected: Identity, what: str) -> None:
             f"{what} belongs to another run",
             got=f"a run that differs in {', '.join(differing)}",
             expected="the same data, operator, prior, method and settings",
-            hint="Use the settings of that run, or choose another file to begin a new run. An"
-            " attribute that does not change the answer, such as a counter, is ignored if the class"
-            " names the others in a property `settings`.",
+            hint="Use the settings of that run, or choose another file to begin a new run.",
         )
 
 

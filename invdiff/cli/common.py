@@ -84,8 +84,15 @@ def messages(context: typer.Context) -> Iterator[None]:
 def _in_options(message: str, context: typer.Context) -> str:
     """A message with the options of a command in place of the arguments of Python."""
     for option in context.command.params:
-        spelled = max(option.opts, key=len, default="")
-        if spelled.startswith("--"):
-            message = re.sub(rf"\b{option.name}=(?=\S)", f"{spelled} ", message)
-            message = re.sub(rf"^{option.name}\b(?= is )", spelled, message)
+        name, spelled = option.name or "", max(option.opts, key=len, default="")
+        if not spelled.startswith("--"):
+            continue
+        message = re.sub(rf"\b{name}=\.\.\.", spelled, message)
+        message = re.sub(rf"\b{name}=(?=\S)", f"{spelled} ", message)
+        message = re.sub(rf"({spelled}) \(([^(),]+), ([^(),]+)\)", r"\1 \2 \3", message)
+        source = context.get_parameter_source(name)
+        if source is not None and source.name == "COMMANDLINE":
+            message = re.sub(rf"^{name}\b(?= is )", spelled, message)
+        if "_" in name and name != "noise_std":  # which is an attribute and an array of files too
+            message = re.sub(rf"(?<![\w-]){name}\b", spelled, message)
     return message.replace("y.attrs['noise_std']", "an attribute noise_std of the data in the file")

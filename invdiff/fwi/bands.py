@@ -25,7 +25,7 @@ def check_bands(bands: Sequence[float]) -> None:
     if not is_numbers or list(bands) != sorted(bands) or not all(0 < f < math.inf for f in bands):
         raise InputError(
             "bands are not frequencies that rise",
-            got=f"bands={bands!r}",
+            got=repr(bands),
             expected="positive numbers in Hz, the lowest first, such as (5.0, 8.0)",
         )
 

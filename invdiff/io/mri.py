@@ -112,8 +112,8 @@ def _stored(path: str | Path, slice_index: int | None) -> Scan:
         raise InputError(
             f"{path.name} has no slices to choose from",
             got=f"slice_index={slice_index!r}",
-            expected="None for .npz and .zarr, which hold one slice or volume",
-            hint="Leave slice_index out.",
+            expected="no slice_index: .npz and .zarr hold one slice or volume",
+            hint="Leave it out.",
         )
     return read_npz(path) if suffix == ".npz" else read_zarr(path)
 

@@ -225,7 +225,7 @@ def _slice_number(path: Path, n_slices: int, index: int | None) -> int:
     if number is None or not 0 <= number < n_slices:
         raise InputError(
             f"{path.name} holds {n_slices} slices",
-            got=f"slice_index={number}",
+            got="no slice_index" if number is None else f"slice_index={number}",
             expected=f"slice_index from 0 to {n_slices - 1}",
             hint=f"Choose one; {n_slices // 2} is the middle.",
         )

@@ -105,9 +105,11 @@ def run_identity(model: Posterior, sampler: Sampler, *, seed: int) -> dict[str, 
         "sampler": sampler,
     }
     for i, term in enumerate(model.terms):
-        parts[f"term_{i}"] = term
+        name = "likelihood" if isinstance(term, Likelihood) else "term"
+        name += f"_{i}" if i else ""
+        parts[name] = term
         if isinstance(term, Likelihood):  # taken apart, so that a refusal names what differs
-            parts[f"term_{i}.operator"] = term.operator
+            parts[f"{name}.operator"] = term.operator
     return identity(parts | {"sampler": sampler, "seed": seed})
 
 

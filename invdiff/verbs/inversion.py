@@ -241,7 +241,7 @@ def _result(
         "noise_std": traces.noise_std,
         "misfit": objective.misfit,
         "iterations": state.step,
-        "data_fit": warn_of_misfit(misfit, float(counts.sum())),
+        "data_fit": warn_of_misfit(misfit, _effective_number(traces)),
         **_solves(state, len(members), objective.n_shots),
         **noted,
     }
@@ -384,6 +384,14 @@ def _labelled_starts(start: xr.DataArray, domain: Grid, n_members: int) -> Tenso
         )
     ordered = start.transpose("realization", ...)
     return torch.stack([domain.to_tensor(one, name="start") for one in ordered])
+
+
+def _effective_number(traces: _Traces) -> float:
+    """Of the samples in the misfit: as many that count alike have the same chance variations."""
+    if traces.weights is None:
+        return float(traces.data.numel())
+    squares = traces.weights.double().square().expand(traces.data.shape)
+    return float(squares.sum() ** 2 / squares.square().sum())
 
 
 def _shot_misfits(x: Tensor, traces: _Traces, operator: WaveOperator) -> tuple[Tensor, Tensor]:

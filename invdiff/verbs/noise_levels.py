@@ -77,7 +77,7 @@ def noise_samples(given: object, grid: Grid) -> Tensor:
     if not (np.isfinite(levels) & (np.square(levels) > 0) & (levels > 0)).all():
         raise NoiseLevelError(
             "the noise level is not positive",
-            got=float(levels) if levels.ndim == 0 else f"values from {np.nanmin(levels)}",
+            got=float(levels) if levels.ndim == 0 else f"values from {levels.min()}",
             expected="a finite standard deviation > 0, in the units of the data",
             hint="For data without noise give the error of the modelling, a few percent of their"
             " standard deviation.",

@@ -55,9 +55,9 @@ class Boundary:
         object.__setattr__(self, "n_absorbing", n)
         if n < 1 or not 0 < self.reflection < 1:
             raise InputError(
-                "not an absorbing layer",
-                got=f"n_absorbing={n} cells, reflection={self.reflection:g}",
-                expected="n_absorbing >= 1 and 0 < reflection < 1",
+                "the absorbing layer is out of range",
+                got=f"n_absorbing={n} cells and a reflection of {self.reflection:g}",
+                expected="n_absorbing >= 1 and a reflection between 0 and 1",
             )
 
     def top(self, n_ghost: int) -> int:

@@ -242,6 +242,9 @@ def _weights(
     live: LiveTraces, survey: Survey, noise_std: float, *, mute: float, relative: float
 ) -> tuple[Tensor, int]:
     """Of the samples, and the number of live traces that lie too near to their source."""
+    for name, value in (("mute", mute), ("relative_error", relative)):
+        if not 0 <= value < float("inf"):
+            raise InputError(f"{name} is out of range", got=value, expected="a finite number >= 0")
     weights = amplitude_weights(live, noise_std, dt=survey.dt, relative=relative)
     is_kept = is_far(survey.sources, survey.receivers, mute)
     n_muted = int((weights.any(-1) & ~is_kept).sum())

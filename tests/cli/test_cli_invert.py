@@ -30,6 +30,7 @@ from invdiff.priors import hub
 from invdiff.protocols import Problem
 from invdiff.verbs import invert as draw
 from tests.support.seismic_cases import acoustic, domain
+from tests.support.words import assert_in_options
 
 pytest.importorskip("devito")
 pytestmark = pytest.mark.seismic
@@ -93,7 +94,9 @@ def stored(folder: Path, survey: xr.Dataset, start: xr.Dataset) -> list[Path]:
 def invert(paths: list[Path], *more: object) -> Result:
     source, out, start = paths
     arguments = ["invert", source, out, "--start", start, *more]
-    return CliRunner().invoke(app, [str(a) for a in arguments])
+    done = CliRunner().invoke(app, [str(a) for a in arguments])
+    assert_in_options(done.stderr, "invert")
+    return done
 
 
 def succeeded(paths: list[Path], *more: object) -> xr.Dataset:
@@ -287,6 +290,16 @@ def test_bad_input_leaves_nothing_behind(
     ("more", "word"),
     [
         (["-n", 0], "--realizations is too small"),
+        (["--max-solves", 8], "got --max-solves 8; expected at least 9"),
+        (["--bounds", 2100, 2300], "widen them with --bounds LOW HIGH"),
+        (["--band", 8, "--band", 5], "bands are not frequencies that rise; got (8.0, 5.0)"),
+        (["--mute", 1e6], "--mute 1e+06 m; expected live traces"),
+        (["--mute", -1], "--mute is out of range; got -1.0"),
+        (["--relative-error", -1], "--relative-error is out of range; got -1.0"),
+        (["--seed", -1], "--seed is too small; got -1"),
+        (["--device", "gpu"], "the device is not available; got 'gpu'"),
+        (["--checkpoint", "absent/run"], "cannot write absent/run"),
+        (["--ricker", 15], "Leave out --ricker, or"),
         (["--bounds", 1.5, 4.5], "km/s"),
         (["--bounds", 2100, 2200], "--bounds"),
         (["--ricker", 15], "--ricker 15"),

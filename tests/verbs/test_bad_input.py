@@ -29,6 +29,7 @@ from invdiff.errors import (
 from invdiff.operators.mri import CartesianMRI
 from invdiff.priors import hub
 from tests.support import tiny
+from tests.support.words import assert_in_options
 
 Arrays = dict[str, np.ndarray]
 
@@ -139,6 +140,7 @@ def fails(folder: Path, *args: object, error: type[InvdiffError]) -> str:
     ), done.stderr
     assert done.stdout == ""
     assert listing(folder) == before
+    assert_in_options(done.stderr, "reconstruct")
     return done.stderr
 
 

@@ -145,13 +145,17 @@ def moved_waves(factor: float) -> LinearWaves:
 
 
 OTHER_SCANS: dict[str, tuple[dict[str, object], str]] = {
-    "mask": ({"operator": CartesianMRI(~MASK, MAPS, domain=OPERATOR.domain)}, r"term_0\.operator"),
-    "maps": (
-        {"operator": CartesianMRI(MASK, 1.01 * MAPS, domain=OPERATOR.domain)}, r"term_0\.operator",
+    "mask": (
+        {"operator": CartesianMRI(~MASK, MAPS, domain=OPERATOR.domain)},
+        r"likelihood\.operator\.mask",
     ),
-    "data": ({"y": OPERATOR.range.to_dataarray(torch.ones(2, 8, 8) + 0j, "k")}, r"term_0\.y"),
-    "noise": ({"noise_std": 0.021}, r"term_0\.noise"),
-    "scale": ({"scale": 2.0}, r"term_0\.y"),
+    "maps": (
+        {"operator": CartesianMRI(MASK, 1.01 * MAPS, domain=OPERATOR.domain)},
+        r"likelihood\.operator\.sensitivity",
+    ),
+    "data": ({"y": OPERATOR.range.to_dataarray(torch.ones(2, 8, 8) + 0j, "k")}, r"likelihood\.y"),
+    "noise": ({"noise_std": 0.021}, r"likelihood\.noise"),
+    "scale": ({"scale": 2.0}, r"likelihood\.y"),
     "sampler": ({"sampler": SDEDPMSolver(3)}, "sampler"),
     "steps": ({"sampler": Ancestral(4)}, r"sampler\.steps"),
     "keep": ({"sampler": Ancestral(3, keep=0.5)}, r"sampler\.keep"),
@@ -274,7 +278,7 @@ def test_a_stored_state_is_resumed_by_its_own_run_alone(sampler: Sampler, tmp_pa
         rest = list(iterate(model, sampler, **given, state=again))
         assert len(rest) == sampler.steps - state.step
         assert torch.equal(rest[-1].x if rest else again.x, states[-1].x)
-    with pytest.raises(InputError, match=r"the state belongs to another run.*term_0"):
+    with pytest.raises(InputError, match=r"the state belongs to another run.*likelihood"):
         next(iterate(other, sampler, **given, state=again))
     with pytest.raises(InputError, match="differs in seed;"):
         next(iterate(model, sampler, realizations=[4, 2], seed=2, state=again))
