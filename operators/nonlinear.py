@@ -196,7 +196,7 @@ class BlackBox:
     """Any callable as an operator that is evaluated and never differentiated.
 
     For simulators of other libraries. Only samplers that evaluate the operator alone can use it,
-    such as `EnKG` or `TwistedSMC`; the others refuse it. A gradient that is asked of its data
+    such as `EnKG` or `EKI`; the others refuse it. A gradient that is asked of its data
     raises torch's error, for they carry no graph.
 
     Args:
