@@ -11,6 +11,7 @@ import torch
 import xarray as xr
 from torch import Tensor
 
+from invdiff import traces as arrays
 from invdiff.completion import completed
 from invdiff.errors import DTypeError, InputError, ShapeError, UnsupportedError
 from invdiff.fwi.traces import live_traces
@@ -113,7 +114,15 @@ def _given_waves(problem: Problem, weights: xr.DataArray | None) -> Problem:
             got=tuple(problem.weights.shape),  # type: ignore[union-attr]
             expected=f"a shape that broadcasts to {tuple(problem.data.shape)}",
         ) from None
-    return replace(problem, data=problem.data.to(operator.range.dtype))
+    dtype = operator.range.dtype
+    given = None if problem.weights is None else problem.weights.cpu().numpy()
+    live = arrays.live_traces(problem.data.to(dtype).cpu().numpy(), given)
+    return replace(
+        problem,
+        data=torch.from_numpy(np.array(live.values)),
+        weights=None if live.weights is None else torch.from_numpy(np.array(live.weights)),
+        notes={**problem.notes, **live.notes},
+    )
 
 
 def _wave_operator(operator: object) -> WaveOperator:

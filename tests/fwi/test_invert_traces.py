@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from invdiff.errors import DataWarning, InputError, NonFiniteError
 from invdiff.fwi import LBFGS, amplitude_weights, live_traces
+from invdiff.protocols import Problem
 from invdiff.verbs import invert
 from tests.support.linear_waves import waves_problem
 
@@ -150,3 +152,19 @@ def test_an_inversion_is_that_of_the_live_traces(value: float) -> None:
     xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
     assert found.attrs["invdiff_dead_traces"] == 7
     assert found.attrs["invdiff_padded_samples"] == 4
+
+
+def test_dead_traces_of_a_problem_are_left_out_too() -> None:
+    """A Problem that a user made: those of a builder have weights already."""
+    waves = waves_problem(n_shots=3)
+    settings = {"seed": 0, "realizations": 1, "method": LBFGS(4)}
+    keep = xr.ones_like(waves.y.drop_attrs())
+    keep[0, 2], keep[1] = 0, 0
+    expected = invert(waves.y, waves.operator, start=waves.start, weights=keep, **settings)
+    data = torch.from_numpy(np.where(keep.values == 0, 0.0, waves.y.values))
+    start = torch.from_numpy(waves.start.values)
+    problem = Problem(waves.operator, data, waves.y.attrs["noise_std"], start=start)
+    with pytest.warns(DataWarning, match="7 of 18 traces are dead"):
+        found = invert(problem, **settings)
+    xr.testing.assert_identical(found.drop_attrs(), expected.drop_attrs())
+    assert found.attrs["invdiff_dead_traces"] == 7
