@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -106,9 +107,17 @@ def provenance(prior: Prior | None, settings: Mapping[str, object]) -> dict[str,
         "invdiff_prior": "none" if prior is None else name,
     }
     for key, value in settings.items():
-        attrs[f"invdiff_{key}"] = value if isinstance(value, str | int | float) else _named(value)
+        attrs[f"invdiff_{key}"] = _attribute(value)
     attrs["versions"] = ", ".join(f"{p} {version(p)}" for p in ("torch", "numpy", "xarray"))
     return attrs
+
+
+def _attribute(value: object) -> Attribute:
+    """Text and finite numbers as they are; stores of results hold no others."""
+    value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
+        return value
+    return _named(value)
 
 
 def _named(value: object) -> str:

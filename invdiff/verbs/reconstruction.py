@@ -90,7 +90,7 @@ def reconstruct(
         A Dataset with ``name (realization, *dims)``, ``mean``, ``std``, ``data_misfit
         (realization)`` (1 is expected) and provenance attributes: ``invdiff_sampler`` and others,
         for weighted samplers also ``invdiff_effective_number`` (a share of the particles),
-        ``invdiff_log_evidence`` and ``invdiff_weights`` (carried or dropped).
+        ``invdiff_weights`` (carried or dropped), and ``invdiff_log_evidence`` of carried ones.
 
     Raises:
         ShapeError: Data, operator and prior that do not live on matching grids.
@@ -255,11 +255,10 @@ def _weighting(drawn: Ensemble) -> dict[str, object]:
     """What a weighted sampler reports of its weights."""
     if drawn.effective_number is None or drawn.log_evidence is None:
         return {}
-    return {
-        "effective_number": round(drawn.effective_number, 4),
-        "log_evidence": drawn.log_evidence,
-        "weights": "dropped" if math.isnan(drawn.log_evidence) else "carried",
-    }
+    share = {"effective_number": round(drawn.effective_number, 4)}
+    if math.isnan(drawn.log_evidence):
+        return share | {"weights": "dropped"}
+    return share | {"weights": "carried", "log_evidence": drawn.log_evidence}
 
 
 def _rescaled(noise: NoiseModel, scale: float, device: torch.device) -> NoiseModel:
