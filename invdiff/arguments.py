@@ -7,8 +7,6 @@ import operator
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
-
 from invdiff.errors import InputError
 
 __all__ = ["as_integer", "as_integers", "as_number", "as_path", "as_share"]
@@ -28,11 +26,12 @@ def as_integer(name: str, value: object, *, least: int | None = None) -> int:
     Raises:
         InputError: The value is not an integer, or is smaller than ``least``.
 
+    >>> import numpy as np
     >>> as_integer("seed", np.int64(3))
     3
     """
     try:
-        if isinstance(value, bool | np.bool_):
+        if _is_flag(value):
             raise TypeError
         whole = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
@@ -68,15 +67,11 @@ def as_number(name: str, value: object, *, above: float = 0.0) -> float:
     Raises:
         InputError: The value is not a real number, not finite, or not larger than ``above``.
 
+    >>> import numpy as np
     >>> as_number("scale", np.float32(0.5))
     0.5
     """
-    try:
-        if isinstance(value, str | bool | np.bool_):
-            raise TypeError
-        number = float(value)  # type: ignore[arg-type]
-    except (TypeError, ValueError):
-        number = math.nan
+    number = _real(value)
     if not above < number < math.inf:
         raise InputError(
             f"{name} is out of range",
@@ -100,10 +95,7 @@ def as_share(name: str, value: object) -> float:
     >>> as_share("threshold", 1)
     1.0
     """
-    if isinstance(value, bool | np.bool_ | str) or not hasattr(value, "__float__"):
-        share = math.nan
-    else:
-        share = float(value)
+    share = _real(value)
     if not 0 <= share <= 1:
         raise InputError(
             f"{name} is out of range",
@@ -132,3 +124,18 @@ def as_path(name: str, value: object) -> Path:
             f"{name} is not a path", got=repr(value), expected="text or a pathlib.Path"
         )
     return Path(value)
+
+
+def _is_flag(value: object) -> bool:
+    """Whether a value is a boolean of Python, numpy or torch."""
+    return isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool")
+
+
+def _real(value: object) -> float:
+    """A real number as a float; NaN for anything else."""
+    if isinstance(value, str) or _is_flag(value):
+        return math.nan
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan
