@@ -176,6 +176,13 @@ class Grid:
                 hint="Convert it explicitly with .astype, or take .real or abs().",
             )
         native = array.dtype.newbyteorder("=")
+        if native.kind not in "biufc" or native in (np.longdouble, np.clongdouble):
+            raise DTypeError(
+                f"{name} does not hold numbers that torch knows",
+                got=array.dtype,
+                expected=str(self.dtype),
+                hint="Convert it, such as with .astype('float64') or .astype('complex128').",
+            )
         tensor = torch.from_numpy(np.array(array.values, native, order="C")).to(self.dtype)
         check_finite(tensor, name)
         return tensor

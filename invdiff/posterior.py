@@ -18,6 +18,8 @@ from invdiff.terms import QuadraticTerm
 
 __all__ = ["Posterior", "check_prior"]
 
+_PRIOR_MEMBERS = ("grid", "schedule", "needs_grad", "moments", "denoise", "covariance", "draw")
+
 
 class Posterior(BasePrior):
     """The posterior ``p(x_0 | y)``, proportional to ``p(x_0) prod_i exp(term_i(x_0))``.
@@ -139,6 +141,15 @@ def check_prior(prior: object) -> None:
             hint = "This is an operator: the order of arguments is data, operator, prior."
         raise UnsupportedError(
             "this is not a prior", got=repr(prior), expected="an object with `moments`", hint=hint
+        )
+    missing = [name for name in _PRIOR_MEMBERS if not hasattr(prior, name)]
+    if missing:
+        raise UnsupportedError(
+            "the prior is incomplete",
+            got=f"{prior!r} without {', '.join(missing)}",
+            expected=f"an object with {', '.join(_PRIOR_MEMBERS)}",
+            hint="Set grid and schedule, and derive from invdiff.protocols.BasePrior, which has"
+            " the rest.",
         )
 
 

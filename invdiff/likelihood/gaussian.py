@@ -131,8 +131,8 @@ class Gaussian(Likelihood):
         return Local(self._whiten(self.y - z), self._whiten, self._whiten_adjoint)
 
     def misfit(self, x: Tensor) -> Tensor:
-        """``|W (y - A x)|^2 / n_data``, ``(batch,)``: 1 is expected over posterior and data."""
-        return squared_norm(self.residual(x)) / self.operator.n_data
+        """``|W (y - A x)|^2 / n_data`` of measured data, ``(batch,)``: 1 is expected."""
+        return squared_norm(self.measured(self.residual(x))) / self.operator.n_data
 
     def residual(self, x: Tensor) -> Tensor:
         """Whitened residual ``W (y - A x)``, ``(batch, *data)``."""

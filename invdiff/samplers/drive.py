@@ -25,6 +25,7 @@ from invdiff.samplers.resampling import effective_number, log_evidence, members_
 
 __all__ = ["Ensemble", "ensemble", "iterate", "member_numbers", "run_identity", "sample"]
 
+_SAMPLER_MEMBERS = ("steps", "couples_members", "needs_grad", "check", "init", "step")
 _MOST = 2**48  # numbers of members stay below, so that those of particles fit 63 bits
 
 
@@ -133,6 +134,14 @@ def _check_sampler(sampler: object) -> None:
             got=repr(sampler),
             expected="an object such as Ancestral(24)",
             hint=f"Samplers are objects of invdiff.samplers, made by a call: {_nearest(name)}().",
+        )
+    missing = [name for name in _SAMPLER_MEMBERS if not hasattr(sampler, name)]
+    if missing:
+        raise UnsupportedError(
+            "the sampler is incomplete",
+            got=f"{sampler!r} without {', '.join(missing)}",
+            expected=f"an object with {', '.join(_SAMPLER_MEMBERS)}",
+            hint="Derive from invdiff.samplers.base.RatioSampler, which has all but `advance`.",
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, TypeVar, cast
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from invdiff import traces as arrays
 from invdiff.completion import completed
-from invdiff.errors import DTypeError, InputError, ShapeError, UnsupportedError
+from invdiff.errors import DataWarning, DTypeError, InputError, ShapeError, UnsupportedError
 from invdiff.fwi.traces import live_traces
 from invdiff.grid import Grid, check_coordinates, check_dataarray, check_finite
 from invdiff.posterior import check_prior
@@ -54,7 +55,31 @@ def given_problem(
             got="None",
             expected="such as invdiff.load_prior('brain-t1', grid=operator.domain)",
         )
-    return problem, prior
+    return _without_unmeasured(problem), prior
+
+
+def _without_unmeasured(problem: Problem) -> Problem:
+    """The problem with a note of the values that its operator does not measure, if any."""
+    measured = completed(problem.operator).measured
+    if measured is None:
+        return problem
+    if tuple(measured.shape) != tuple(problem.data.shape):
+        raise ShapeError(
+            "the measured values of the operator do not fit its range",
+            got=f"measured of shape {tuple(measured.shape)}",
+            expected=tuple(problem.data.shape),
+        )
+    left_out = (problem.data != 0) & ~torch.as_tensor(measured).to(problem.data.device, torch.bool)
+    n = int(left_out.sum())
+    if n == 0 or not measured.any():  # the latter is refused
+        return problem
+    warnings.warn(
+        f"{n} of {int((problem.data != 0).sum())} values that are not zero lie where the operator"
+        " does not measure: they are left out. Check that its mask is that of the data.",
+        DataWarning,
+        stacklevel=4,
+    )
+    return replace(problem, notes={**problem.notes, "unmeasured_values": n})
 
 
 def given_traces(

@@ -104,6 +104,8 @@ def reconstruct(
     Warns:
         CalibrationWarning: A method that is known to draw too narrow an ensemble.
         DataFitWarning: A data misfit far from 1.
+        DataWarning: Values that are not zero where the operator does not measure; the attribute
+            ``invdiff_unmeasured_values`` counts them.
 
     Examples:
         >>> import torch

@@ -11,7 +11,7 @@ import xarray as xr
 from scipy import stats
 
 from invdiff import invert, reconstruct
-from invdiff.errors import DataFitWarning
+from invdiff.errors import DataFitWarning, DataWarning
 from invdiff.fwi import AnnealedPosterior
 from invdiff.operators.mri import CartesianMRI
 from invdiff.result import fit_verdict, warn_of_misfit
@@ -63,11 +63,28 @@ def test_a_wrong_noise_level_is_told(factor: float) -> None:
 
 def test_a_wrong_mask_is_told() -> None:
     shifted = MASK.roll(1, -1)
-    with pytest.warns(DataFitWarning, match=r"operator \(mask, sensitivities"):
-        assert float(image(0.05, shifted)["data_misfit"].mean()) > 1.25
+    kspace = torch.from_numpy(SCAN["kspace"])
+    n = int((kspace[:, ~shifted] != 0).sum())
+    with pytest.warns(DataWarning, match=rf"^{n} of {int((kspace != 0).sum())} values.*its mask"):
+        assert image(0.05, shifted).attrs["invdiff_unmeasured_values"] == n
     with pytest.warns(DataFitWarning, match="not measured is left out"):  # zeros taken for data
         everything = image(0.3, torch.ones_like(MASK))
     assert float(everything["data_misfit"].mean()) < 0.8
+
+
+def test_values_that_were_not_measured_do_not_count() -> None:
+    """A fully sampled scan may be handed over with the mask of another."""
+    operator = CartesianMRI(MASK, MAPS, domain=tiny.grid((16, 16)))
+    kspace = torch.from_numpy(SCAN["kspace"])
+    given = {"realizations": 2, "seed": 0, "noise_std": 0.05}
+    full = operator.range.to_dataarray(torch.where(MASK, kspace, 5.0 + 0j), "kspace")
+    zeroed = operator.range.to_dataarray(torch.where(MASK, kspace, 0.0 + 0j), "kspace")
+    prior = tiny.prior((16, 16))
+    with pytest.warns(DataWarning, match="where the operator does not measure"):
+        results = [reconstruct(y, operator, prior, **given) for y in (full, zeroed)]
+    assert "invdiff_unmeasured_values" not in results[1].attrs
+    np.testing.assert_allclose(results[0]["image"], results[1]["image"], atol=1e-5)
+    np.testing.assert_allclose(results[0]["data_misfit"], results[1]["data_misfit"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("n_data", [1, 2, 5, 20, 100, 1000, 100_000])

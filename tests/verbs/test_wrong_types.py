@@ -38,7 +38,7 @@ from tests.support.linear_waves import waves_problem
 GRID = Grid(("y", "x"), (6, 6), torch.float64)
 PRIOR = gaussian_prior(GRID)
 OPERATOR = Mask(GRID, np.eye(6))
-VALUES = torch.ones(6, 6, dtype=torch.float64)
+VALUES = torch.eye(6, dtype=torch.float64)
 DATA = GRID.to_dataarray(VALUES, "image")
 PROBLEM = Problem(OPERATOR, VALUES, 0.2)
 TERM = Gaussian(VALUES, OPERATOR, 1.0)
@@ -60,10 +60,34 @@ class Nothing:
     adjoint = __call__
 
 
+class Moments:
+    """Looks like a prior from afar."""
+
+    grid, schedule = GRID, PRIOR.schedule
+
+    def moments(self, x_t: torch.Tensor, t: torch.Tensor) -> None: ...
+
+
+class Steps:
+    """Looks like a sampler from afar."""
+
+    def step(self, model: object, noise: object, state: object) -> None: ...
+
+
 Case = tuple[dict[str, object], type[InvdiffError], str]
 RECONSTRUCT: dict[str, Case] = {
     "an array": ({"y": DATA.values}, InputError, "operator.range.to_dataarray"),
     "a tensor": ({"y": VALUES}, InputError, "operator.range.to_dataarray"),
+    "text for data": ({"y": DATA.astype(str)}, DTypeError, "numbers that torch knows"),
+    "objects for data": ({"y": DATA.astype(object)}, DTypeError, "numbers that torch knows"),
+    "numbers too long": ({"y": DATA.astype("longdouble")}, DTypeError, ".astype('float64')"),
+    "a prior of moments alone": (
+        {"prior": Moments()}, UnsupportedError, "without needs_grad, denoise, covariance, draw",
+    ),
+    "a sampler of steps alone": (
+        {"sampler": Steps()}, UnsupportedError,
+        "without steps, couples_members, needs_grad, check, init",
+    ),
     "a path": ({"y": "scan.h5"}, InputError, "Open the file first"),
     "a Dataset": ({"y": DATA.to_dataset()}, InputError, "Choose one of its variables, ['image']"),
     "operator and prior swapped": (
