@@ -23,20 +23,21 @@ def reconstruct(
     prior: Annotated[str, typer.Option(help="Name or path of a prior.")],
     operator: Annotated[str, typer.Option(help="Name of an operator.")] = "cartesian-mri",
     realizations: Annotated[
-        int | None, typer.Option("-n", "--realizations", help="Members to draw. [default: 16]")
+        int | None, typer.Option("-n", "--realizations", help="Members to draw; default 16.")
     ] = None,
     seed: Seed = 0,
     steps: Annotated[
-        int | None, typer.Option(help="Steps of Ancestral(); more are slower and more exact.")
+        int | None,
+        typer.Option(help="Steps of Ancestral(), a network pass each; default 24."),
     ] = None,
     batch_size: Annotated[
-        int | None, typer.Option(help="Members drawn together. [default: 8]")
+        int | None, typer.Option(help="Members drawn together; default 8.")
     ] = None,
     noise_std: Annotated[
         float | None, typer.Option(help="Noise of each coil; estimated if not given.")
     ] = None,
     slice_index: Annotated[int | None, typer.Option("--slice", help="Slice of a volume.")] = None,
-    device: Annotated[str | None, typer.Option(help="Where to compute. [default: cpu]")] = None,
+    device: Annotated[str | None, typer.Option(help="Where to compute; default cpu.")] = None,
     checkpoint: Checkpoint = None,
     overwrite: Overwrite = False,
 ) -> None:
