@@ -1,5 +1,6 @@
 """The command line on a small scan: the result opens and has its provenance."""
 
+from inspect import signature
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +8,13 @@ import pytest
 import xarray as xr
 from typer.testing import CliRunner
 
+import invdiff
 from invdiff.cli import app
 from invdiff.io import open_result
 from tests.support import tiny
+
+DEFAULTS = ("realizations", "batch_size", "device")
+
 
 N_STEPS = 4
 
@@ -124,3 +129,12 @@ def test_help_names_the_commands() -> None:
     text = run("--help")
     for command in ("demo", "reconstruct", "invert", "names"):
         assert command in text
+
+
+def test_defaults_of_the_help_are_those_of_python() -> None:
+    shown = CliRunner().invoke(app, ["reconstruct", "--help"], env={"COLUMNS": "200"}).output
+    text = " ".join(shown.replace("│", " ").split())
+    wanted = {name: signature(invdiff.reconstruct).parameters[name].default for name in DEFAULTS}
+    for name, default in (wanted | {"steps": invdiff.Ancestral().steps}).items():
+        option = text[text.index("--" + name.replace("_", "-")) :]
+        assert f"default {default}." in option[:140], name
