@@ -159,7 +159,8 @@ def test_fastmri(tmp_path: Path) -> None:
     for index in (np.int64(2), np.uint8(2), np.array(2)):
         xr.testing.assert_identical(read_kspace(path, slice_index=index), scan)
     for bad in (None, -1, np.int64(-1), 4):
-        with pytest.raises(InputError, match=rf"4 slices; got slice_index={bad}; .*from 0 to 3"):
+        got = "no slice_index" if bad is None else f"slice_index={bad}"
+        with pytest.raises(InputError, match=rf"4 slices; got {got}; .*from 0 to 3"):
             read_kspace(path, slice_index=bad)
     for bad in (2.0, 2.5, np.float64(2), True, np.True_, "2", [2]):
         with pytest.raises(InputError, match="slice_index is not an integer"):
