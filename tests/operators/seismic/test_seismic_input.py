@@ -152,7 +152,7 @@ CONSTRUCTION: dict[str, tuple[Make, type[InvdiffError], list[str]]] = {
     "no snapshot": (lambda: built(engine=Devito(snapshot=0)), InputError, ["snapshot", ">= 1"]),
     "no substeps": (lambda: built(engine=Devito(substeps=0)), InputError, ["substeps", ">= 1"]),
     "no layer": (lambda: Boundary(0), InputError, ["n_absorbing >= 1"]),
-    "layer that amplifies": (lambda: Boundary(reflection=2.0), InputError, ["a reflection between 0 and 1"]),
+    "layer that amplifies": (lambda: Boundary(reflection=2.0), InputError, ["between 0 and 1"]),
     "model thinner than the ghosts": (
         lambda: built(grid=on_axes(Z[:4], X), boundary=FREE), ShapeError, ["rows", "free surface"]
     ),
