@@ -109,8 +109,10 @@ def conjugate_gradient(
     falls: list[Tensor] = []  # of the energy, by iteration
     iterations = 0
     while iterations < max_iterations:
-        energy = torch.minimum(_dot(r, r), torch.maximum(rho, _energy_left(falls, like=rho)))
-        active = active & (rho > rtol**2 * start) & (energy > atol**2)
+        active = active & (rho > rtol**2 * start)
+        if atol > 0:
+            energy = torch.minimum(_dot(r, r), torch.maximum(rho, _energy_left(falls, like=rho)))
+            active = active & (energy > atol**2)
         if not bool(active.any()):
             break
         q = apply(p)
