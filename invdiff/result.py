@@ -158,15 +158,20 @@ def fit_verdict(misfit: Tensor, n_data: float) -> str:
     )
 
 
-def warn_of_misfit(misfit: Tensor, n_data: float) -> str:
+def warn_of_misfit(misfit: Tensor, n_data: float, *, stacklevel: int = 3) -> str:
     """The verdict of :func:`fit_verdict`, with a warning where the misfit is far from 1.
+
+    Args:
+        misfit: Normalised data misfit of the members, ``(realization,)``.
+        n_data: Number of data that count.
+        stacklevel: Place of the user's call on the stack: 3 for the caller of the caller.
 
     Warns:
         DataFitWarning: The misfit is far from 1; the message is the verdict.
     """
     verdict = fit_verdict(misfit, n_data)
     if _is_far(float(misfit.double().mean()), n_data):
-        warnings.warn(verdict, DataFitWarning, stacklevel=3)
+        warnings.warn(verdict, DataFitWarning, stacklevel=stacklevel)
     return verdict
 
 

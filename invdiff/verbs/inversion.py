@@ -241,7 +241,7 @@ def _result(
         "noise_std": traces.noise_std,
         "misfit": objective.misfit,
         "iterations": state.step,
-        "data_fit": warn_of_misfit(misfit, _effective_number(traces)),
+        "data_fit": warn_of_misfit(misfit, _effective_number(traces), stacklevel=4),
         **_solves(state, len(members), objective.n_shots),
         **noted,
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from scipy import stats
 
 from invdiff import invert, reconstruct
 from invdiff.errors import DataFitWarning, DataWarning
-from invdiff.fwi import AnnealedPosterior
+from invdiff.fwi import LBFGS, AnnealedPosterior
 from invdiff.operators.mri import CartesianMRI
 from invdiff.result import fit_verdict, warn_of_misfit
 from tests.support import tiny
@@ -119,3 +120,11 @@ def test_weights_do_not_change_how_many_samples_there_are() -> None:
             )  # fmt: skip
         verdicts.append(result.attrs["invdiff_data_fit"])
     assert verdicts[0] == verdicts[1]
+
+
+def test_the_warning_points_at_the_call_of_the_user() -> None:
+    waves = waves_problem()
+    settings = {"start": waves.start, "seed": 0, "realizations": 1, "method": LBFGS(1)}
+    with pytest.warns(DataFitWarning) as caught:
+        invert(waves.y.assign_attrs(noise_std=1e-3), waves.operator, **settings)
+    assert [Path(w.filename).name for w in caught] == [Path(__file__).name]
