@@ -111,7 +111,7 @@ def test_weights_do_not_change_how_many_samples_there_are() -> None:
     verdicts = []
     for weight in (1.0, 100.0):
         weights = xr.DataArray([weight], dims="receiver")
-        # A start that is off by three standard deviations, and no step to mend it.
+        # A start that is off by three standard deviations, and no step to correct it.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", DataFitWarning)
             result = invert(
