@@ -53,4 +53,4 @@ wheel: $(STAMP) ## build sdist and wheel, smoke-test the wheel outside the tree
 check: test lint types contracts wheel ## everything CI runs
 
 clean: ## remove what the tools left behind, .venv included
-	rm -rf $(VENV) build dist demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) build dist invdiff-demo *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
