@@ -131,17 +131,17 @@ def _given_waves(problem: Problem, weights: xr.DataArray | None) -> Problem:
         )
     if weights is not None:
         problem = replace(problem, weights=_trace_weights(weights, operator.range))
-    try:
-        np.broadcast_shapes(tuple(getattr(problem.weights, "shape", ())), problem.data.shape)
-    except ValueError:
-        raise ShapeError(
-            "weights do not fit the traces",
-            got=tuple(problem.weights.shape),  # type: ignore[union-attr]
-            expected=f"a shape that broadcasts to {tuple(problem.data.shape)}",
-        ) from None
-    dtype = operator.range.dtype
     given = None if problem.weights is None else problem.weights.cpu().numpy()
-    live = arrays.live_traces(problem.data.to(dtype).cpu().numpy(), given)
+    if given is not None:
+        try:
+            np.broadcast_shapes(given.shape, tuple(problem.data.shape))
+        except ValueError:
+            raise ShapeError(
+                "weights do not fit the traces",
+                got=given.shape,
+                expected=f"a shape that broadcasts to {tuple(problem.data.shape)}",
+            ) from None
+    live = arrays.live_traces(problem.data.to(operator.range.dtype).cpu().numpy(), given)
     return replace(
         problem,
         data=torch.from_numpy(np.array(live.values)),
