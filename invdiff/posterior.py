@@ -16,7 +16,7 @@ from invdiff.noise import StepNoise
 from invdiff.protocols import BasePrior, Prior, Term
 from invdiff.terms import QuadraticTerm
 
-__all__ = ["Posterior", "check_prior"]
+__all__ = ["Posterior", "TrackedPosterior", "check_prior"]
 
 _PRIOR_MEMBERS = ("grid", "schedule", "needs_grad", "moments", "denoise", "covariance", "draw")
 
@@ -127,6 +127,28 @@ class Posterior(BasePrior):
     def update(self, x_t: Tensor, t: Tensor) -> Update:
         """The Gaussian that approximates ``p(x_0 | x_t, y)``."""
         return self.method.update(self.prior, self.terms, x_t, t=t)
+
+
+class TrackedPosterior(Posterior):
+    """A posterior that scales the covariance of its prior by what earlier updates found.
+
+    Within one step of a sampler it continues the record of the innovations; see `InnovationScale`.
+
+    Args:
+        model: The posterior.
+        innovations: Record of the steps so far, ``(update, 4, batch)``; None at the start.
+    """
+
+    def __init__(self, model: Posterior, innovations: Tensor | None = None) -> None:
+        super().__init__(model.prior, *model.terms, conditioning=model.conditioning)
+        self.innovations = innovations
+
+    def update(self, x_t: Tensor, t: Tensor) -> Update:
+        """The Gaussian that approximates ``p(x_0 | x_t, y)``, which is added to the record."""
+        update, self.innovations = self.method.tracked_update(
+            self.prior, self.terms, x_t, t=t, record=self.innovations
+        )
+        return update
 
 
 def check_prior(prior: object) -> None:

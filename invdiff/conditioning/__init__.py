@@ -2,6 +2,7 @@
 
 from invdiff.conditioning.base import Conditioning
 from invdiff.conditioning.dps import DPS
+from invdiff.conditioning.innovation import InnovationScale
 from invdiff.conditioning.jacobian_free import JacobianFree
 from invdiff.conditioning.laplace import Laplace
 from invdiff.conditioning.mmps import MMPS
@@ -14,6 +15,7 @@ __all__ = [
     "MMPS",
     "TMPD",
     "Conditioning",
+    "InnovationScale",
     "JacobianFree",
     "Laplace",
     "MomentMatching",

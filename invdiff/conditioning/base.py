@@ -50,6 +50,28 @@ class Conditioning(TermMethod, ABC):
             t: Time of the noisy fields, a scalar.
         """
 
+    def tracked_update(
+        self,
+        prior: Prior,
+        terms: Sequence[Term],
+        x_t: Tensor,
+        *,
+        t: Tensor,
+        record: Tensor | None,
+    ) -> tuple[Update, Tensor | None]:
+        """The update within a run, and the record of the innovations; see `InnovationScale`.
+
+        By default the innovations are not used.
+
+        Args:
+            prior: Prior of the clean fields.
+            terms: Likelihoods and other differentiable log-densities.
+            x_t: Noisy fields of a run, ``(batch, *grid.shape)``.
+            t: Time of the noisy fields, a scalar.
+            record: Record of the run so far, ``(update, 4, batch)``; None at its start.
+        """
+        return self.update(prior, terms, x_t, t=t), record
+
 
 class Update(Protocol):
     """The Gaussian approximation of ``p(x_0 | x_t, y)`` for a batch of members."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from invdiff.conditioning.base import Conditioning
+from invdiff.conditioning.innovation import InnovationScale
 from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
 from invdiff.covariance import Covariance
 from invdiff.likelihood import Gaussian, Likelihood, Linearised, LinearModel
@@ -48,6 +49,7 @@ class Laplace(Conditioning):
         rtol: A member has converged when a step moves it by less than this share of its spread.
         tolerance: Error left by an iterative solve, as a fraction of the posterior's own spread.
         max_iterations: Largest number of conjugate-gradient steps of a solve.
+        scale: How the data scale ``C`` within a run; None leaves it as the prior states it.
 
     Example:
         Accurate data ``y = exp(x) + n`` of a nonlinear operator:
@@ -70,6 +72,7 @@ class Laplace(Conditioning):
     rtol: float = 1e-2
     tolerance: float = 0.05
     max_iterations: int = 100
+    scale: InnovationScale | None = InnovationScale()
     has_evidence = True
     needs_grad = True
 
@@ -79,6 +82,27 @@ class Laplace(Conditioning):
         """The update of ``N(m, C)`` by the likelihoods linearised at the mode."""
         mean, covariance = prior.moments(x_t, t)
         return self.given(mean, covariance, terms, x_t=x_t, t=t)
+
+    def tracked_update(
+        self,
+        prior: Prior,
+        terms: Sequence[Term],
+        x_t: Tensor,
+        *,
+        t: Tensor,
+        record: Tensor | None,
+    ) -> tuple[GaussianUpdate, Tensor | None]:
+        """The update of ``N(m, scale C)``, and the record of the scale.
+
+        The innovation is that of the likelihoods linearised at ``m``.
+        """
+        mean, covariance = prior.moments(x_t, t)
+        if self.scale is not None:
+            models = [_model(term, mean) for term in terms if isinstance(term, Likelihood)]
+            covariance, record = self.scale.apply(
+                mean, covariance, models, level=float(prior.schedule.ratio(t)), record=record
+            )
+        return self.given(mean, covariance, terms, x_t=x_t, t=t), record
 
     def given(
         self,

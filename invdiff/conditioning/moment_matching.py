@@ -9,7 +9,9 @@ from typing import ClassVar
 from torch import Tensor
 
 from invdiff.conditioning.base import Conditioning, split_terms
+from invdiff.conditioning.innovation import InnovationScale
 from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
+from invdiff.covariance import Covariance
 from invdiff.needs import Needs
 from invdiff.protocols import Prior, Term
 
@@ -28,7 +30,8 @@ class MomentMatching(Conditioning):
         (I + L^H P L) u = L^H sum_i A_i^H Sigma_i^(-1) (y_i - A_i m)
         P = sum_i A_i^H Sigma_i^(-1) A_i
 
-    Other terms enter to first order, by ``L^H grad log p(m)``.
+    Other terms enter to first order, by ``L^H grad log p(m)``. Within a run of a sampler ``C`` is
+    multiplied by the factor that the data ask for; see `InnovationScale`.
 
     Assumptions: linear operators and Gaussian noise. Exact for Gaussian priors; otherwise as good
     as the Gaussian approximation of ``p(x_0 | x_t)``.
@@ -39,6 +42,7 @@ class MomentMatching(Conditioning):
     Args:
         tolerance: Error left by a solve, as a fraction of the posterior's own spread.
         max_iterations: Largest number of conjugate-gradient steps of a solve.
+        scale: How the data scale ``C`` within a run; None leaves it as the prior states it.
 
     Example:
         >>> import torch
@@ -57,13 +61,42 @@ class MomentMatching(Conditioning):
 
     tolerance: float = 0.05
     max_iterations: int = 100
+    scale: InnovationScale | None = InnovationScale()
     has_evidence = True
 
     def update(
         self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor
     ) -> GaussianUpdate:
         """The update of ``N(m, C)`` by the data."""
+        return self._given(*prior.moments(x_t, t), terms, x_t=x_t, t=t)
+
+    def tracked_update(
+        self,
+        prior: Prior,
+        terms: Sequence[Term],
+        x_t: Tensor,
+        *,
+        t: Tensor,
+        record: Tensor | None,
+    ) -> tuple[GaussianUpdate, Tensor | None]:
+        """The update of ``N(m, scale C)``, and the record of the scale."""
         mean, covariance = prior.moments(x_t, t)
+        if self.scale is not None:
+            models, level = split_terms(terms)[0], float(prior.schedule.ratio(t))
+            covariance, record = self.scale.apply(
+                mean, covariance, models, level=level, record=record
+            )
+        return self._given(mean, covariance, terms, x_t=x_t, t=t), record
+
+    def _given(
+        self,
+        mean: Tensor,
+        covariance: Covariance,
+        terms: Sequence[Term],
+        *,
+        x_t: Tensor,
+        t: Tensor,
+    ) -> GaussianUpdate:
         gaussians, others = split_terms(terms)
         return gaussian_update(
             mean,

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.errors import UnsupportedError
+from invdiff.linalg import per_member
 
 __all__ = ["Covariance", "NoCovariance", "alike", "cholesky_or_nan"]
 
@@ -114,6 +115,14 @@ class Covariance(ABC):
             hint="Draw all members in one batch.",
         )
 
+    def scaled(self, factor: Tensor) -> Covariance:
+        """The covariance times a factor for each member.
+
+        Args:
+            factor: Positive factors, ``(batch,)``.
+        """
+        return _Scaled(self, factor)
+
     def sandwich(self, matrix: Tensor) -> Tensor | None:
         """``M C M^H``, or None where that is expensive.
 
@@ -169,9 +178,39 @@ class NoCovariance(Covariance):
         """The zero covariance, which all batches share."""
         return self
 
+    def scaled(self, factor: Tensor) -> NoCovariance:
+        """The zero covariance, whatever the factor."""
+        return self
+
     def observed(self, precision: float) -> NoCovariance:
         """The zero covariance: an observation leaves it as it is."""
         return self
+
+
+@dataclass(frozen=True, eq=False)
+class _Scaled(Covariance):
+    """A covariance times a factor for each member, where nothing else is known of it."""
+
+    base: Covariance
+    factor: Tensor
+
+    @property
+    def spectrum(self) -> Tensor | None:  # type: ignore[override]
+        """The spectrum of each member."""
+        spectrum = self.base.spectrum
+        return None if spectrum is None else per_member(self.factor, spectrum) * spectrum
+
+    def coordinates(self, e: Tensor) -> Tensor:
+        """Coordinates of the covariance that is scaled."""
+        return self.base.coordinates(e)
+
+    def sqrt(self, u: Tensor) -> Tensor:
+        """The field ``sqrt(factor) L u``."""
+        return per_member(self.factor.sqrt(), u) * self.base.sqrt(u)
+
+    def sqrt_adjoint(self, v: Tensor) -> Tensor:
+        """The coordinates ``sqrt(factor) L^H v``."""
+        return self.base.sqrt_adjoint(per_member(self.factor.sqrt(), v) * v)
 
 
 def cholesky_or_nan(matrix: Tensor) -> Tensor:

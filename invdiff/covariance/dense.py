@@ -71,6 +71,10 @@ class DenseCovariance(Covariance):
             return self
         return DenseCovariance(torch.cat([self.factor, *(o.factor for o in alike(self, others))]))
 
+    def scaled(self, factor: Tensor) -> DenseCovariance:
+        """The factor ``sqrt(factor) L`` of each member."""
+        return DenseCovariance(factor.sqrt()[:, None, None] * self.factor)
+
     def sandwich(self, matrix: Tensor) -> Tensor:
         """The product ``(M L) (M L)^H``, ``(m, m)`` or ``(batch, m, m)``."""
         root = matrix @ self.factor

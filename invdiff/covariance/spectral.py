@@ -107,6 +107,13 @@ class SpectralCovariance(Covariance):
             std = torch.cat([std, *(o.std for o in rest if o.std is not None)])
         return replace(self, power=power, std=std)
 
+    def scaled(self, factor: Tensor) -> SpectralCovariance:
+        """The standard deviations times the roots of the factors; the power, if stationary."""
+        shape = (-1, *(1,) * (self.power.ndim - self.by_member))
+        if self.std is None:
+            return replace(self, power=self.power * factor.reshape(shape), by_member=True)
+        return replace(self, std=self.std * factor.sqrt().reshape(shape))
+
     def observed(self, precision: float) -> Covariance:
         """The power ``S / (1 + precision S)`` after observing the field in noise, if stationary."""
         if self.std is not None:
@@ -199,6 +206,11 @@ class LowRankCovariance(Covariance):
         rest = alike(self, others)
         base = self.base.join([o.base for o in rest])
         return LowRankCovariance(base, torch.cat([self.factors, *(o.factors for o in rest)]))
+
+    def scaled(self, factor: Tensor) -> LowRankCovariance:
+        """The stationary part times the factors, the directions times their roots."""
+        roots = factor.sqrt().reshape(-1, *(1,) * (self.factors.ndim - 1))
+        return LowRankCovariance(self.base.scaled(factor), roots * self.factors)
 
     def sandwich(self, matrix: Tensor) -> Tensor | None:
         """``M Q M^H + sum_k (M f_k) (M f_k)^H``."""

@@ -16,7 +16,7 @@ from invdiff.arguments import as_integer, as_path
 from invdiff.errors import UnsupportedError
 from invdiff.needs import TermMethod, require
 from invdiff.noise import NoiseField, StepNoise
-from invdiff.posterior import Posterior
+from invdiff.posterior import Posterior, TrackedPosterior
 from invdiff.protocols import Prior, Term
 
 __all__ = [
@@ -43,6 +43,9 @@ class SamplerState(NamedTuple):
         log_weights: Log-weights of weighted particles ``(n,)``, which may outnumber the members;
             None for equally weighted members.
         run: Identity of the run as pairs of name and digest, attached by `iterate`.
+        innovations: What the data said of the prior's covariance in each step so far: noise level,
+            scale, ``|r|^2 / n`` and ``tr S / n`` of `InnovationScale`, ``(update, 4, n)``; None
+            where they were not asked.
     """
 
     x: Tensor
@@ -51,6 +54,7 @@ class SamplerState(NamedTuple):
     memory: tuple[Tensor, ...] = ()
     log_weights: Tensor | None = None
     run: tuple[tuple[str, str], ...] = ()
+    innovations: Tensor | None = None
 
 
 class Walk(NamedTuple):
@@ -132,13 +136,16 @@ class RatioSampler(LevelSampler):
 
     def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """The state after one more step; a pure function of its arguments."""
+        tracked = TrackedPosterior(model, state.innovations)
         walk = self.walk(model, state)
         draws = noise.at(state.realizations, state.step, state.x.device)
         if walk.ratio_s == 0:
-            x_0 = self.finish(model, state.x, walk.t, noise=draws)
-            return SamplerState(x_0, state.step + 1, state.realizations)
-        z, memory = self.advance(model, walk, draws, state=state)
-        return SamplerState(walk.alpha_s * z, state.step + 1, state.realizations, memory)
+            x, memory = self.finish(tracked, state.x, walk.t, noise=draws), ()
+        else:
+            z, memory = self.advance(tracked, walk, draws, state=state)
+            x = walk.alpha_s * z
+        after = SamplerState(x, state.step + 1, state.realizations, memory)
+        return after._replace(innovations=tracked.innovations)
 
     def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:
         """The last step, to ratio zero: ``E[x_0 | x_t]``, ``(batch, *grid.shape)``."""
@@ -216,6 +223,8 @@ def load_state(path: str | Path, *, device: str | torch.device = "cpu") -> Sampl
 def state_parts(state: SamplerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """A state as tensors and a header that JSON can hold."""
     tensors = {"x": state.x} | {f"memory.{i}": m for i, m in enumerate(state.memory)}
+    if state.innovations is not None:
+        tensors["innovations"] = state.innovations
     if state.log_weights is not None:
         tensors["log_weights"] = state.log_weights
     return tensors, {"step": state.step, "realizations": list(state.realizations)}
@@ -231,4 +240,5 @@ def state_from_parts(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
         tuple(tensors[f"memory.{i}"] for i in range(n_memory)),
         tensors.get("log_weights"),
         tuple(sorted(header.get("run", {}).items())),
+        tensors.get("innovations"),
     )

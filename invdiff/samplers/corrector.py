@@ -13,7 +13,7 @@ from invdiff.errors import InputError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.linalg import inner, per_member
 from invdiff.noise import NoiseField, StepNoise, Stream
-from invdiff.posterior import Posterior
+from invdiff.posterior import Posterior, TrackedPosterior
 from invdiff.samplers.base import RatioSampler, SamplerState, UsesTerms
 from invdiff.samplers.nested import inner_noise
 
@@ -233,7 +233,7 @@ class Corrected:
         z, draws = moved.x / alpha, noise.at(state.realizations, state.step, state.x.device)
         for i in range(self.corrections):
             inner = inner_noise(draws, _FIRST_SUBSTEP + i, state=state)
-            z = self.corrector(model, z, t, noise=inner)
+            z = self.corrector(TrackedPosterior(model, moved.innovations), z, t, noise=inner)
         return moved._replace(x=alpha * z)
 
 

@@ -193,6 +193,8 @@ class Ensemble(NamedTuple):
 
     fields: Tensor
     """``(n, *grid.shape)``."""
+    innovations: Tensor | None = None
+    """``(step, 4, n)``, as in `SamplerState`."""
     effective_number: float | None = None
     """Of the final weights, over the number of particles."""
     log_evidence: float | None = None
@@ -269,15 +271,20 @@ def ensemble(
 def _batch(last: SamplerState, seed: int, n_wanted: int) -> Ensemble:
     """Members of a finished batch, and the diagnostics of their weights."""
     fields = members_of(last, seed)[:n_wanted]
+    found = None if last.innovations is None else last.innovations[..., :n_wanted]
     if last.log_weights is None:
-        return Ensemble(fields)
+        return Ensemble(fields, found)
     share = effective_number(last.log_weights) / len(last.log_weights)
-    return Ensemble(fields, share, log_evidence(last))
+    return Ensemble(fields, found, share, log_evidence(last))
 
 
 def _joined(batches: Sequence[Ensemble]) -> Ensemble:
     """All batches as one; only the single batch of a coupled sampler has weights."""
-    return batches[-1]._replace(fields=torch.cat([batch.fields for batch in batches]))
+    said = [batch.innovations for batch in batches if batch.innovations is not None]
+    return batches[-1]._replace(
+        fields=torch.cat([batch.fields for batch in batches]),
+        innovations=torch.cat(said, -1) if len(said) == len(batches) else None,
+    )
 
 
 def sample(

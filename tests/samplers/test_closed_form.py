@@ -47,7 +47,7 @@ from tests.support.closed_form import (
 
 P_MIN = 1e-4
 NOISES = (0.01, 0.1, 0.5)
-EXACT = MomentMatching(tolerance=1e-10, max_iterations=1000)
+EXACT = MomentMatching(tolerance=1e-10, max_iterations=1000, scale=None)
 MMPS_EXACT = MMPS(iterations=80, rtol=1e-8)
 
 every_operator = pytest.mark.parametrize("name", OPERATORS)
