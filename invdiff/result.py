@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 
 import numpy as np
 import torch
 import xarray as xr
-from scipy.special import chdtr, chdtrc
 from torch import Tensor
 
-from invdiff.errors import DataFitWarning
 from invdiff.grid import Grid
 from invdiff.protocols import Prior
 
-__all__ = ["ensemble_dataset", "fit_verdict", "provenance", "warn_of_misfit"]
+__all__ = ["ensemble_dataset", "provenance"]
 
-Attribute = str | int | float
-
-_FAR = 1.25  # a misfit beyond this, or below its inverse, causes a warning
-_CHANCE = 3e-5  # unless a chi-square lies beyond it with a larger probability: four sigma
+Attribute = str | int | float | list[float]
 
 
 def ensemble_dataset(
@@ -96,8 +90,8 @@ def provenance(prior: Prior | None, settings: Mapping[str, object]) -> dict[str,
     Args:
         prior: Prior, named by its card and the checksum of its weights, otherwise by its repr; None
             for no prior.
-        settings: Settings by name, stored as ``invdiff_<name>``: text and numbers as they are,
-            others by their repr.
+        settings: Settings by name, stored as ``invdiff_<name>``: text, numbers and lists of numbers
+            as they are, others by their repr.
     """
     card = getattr(prior, "card", {})
     name = f"{card['name']}@sha256:{card['sha256']}" if "sha256" in card else _named(prior)
@@ -113,8 +107,10 @@ def provenance(prior: Prior | None, settings: Mapping[str, object]) -> dict[str,
 
 
 def _attribute(value: object) -> Attribute:
-    """Text and finite numbers as they are; stores of results hold no others."""
+    """Text, finite numbers and lists of them as they are; stores of results hold no others."""
     value = value.item() if isinstance(value, np.generic) else value
+    if isinstance(value, list) and all(isinstance(v, float) and math.isfinite(v) for v in value):
+        return value
     if isinstance(value, str | int) or (isinstance(value, float) and math.isfinite(value)):
         return value
     return _named(value)
@@ -123,58 +119,3 @@ def _attribute(value: object) -> Attribute:
 def _named(value: object) -> str:
     """The repr of an object, without the address that differs from run to run."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
-
-
-def fit_verdict(misfit: Tensor, n_data: float) -> str:
-    """The meaning of a data misfit, in a sentence.
-
-    At the truth the sum of the squared residuals over the noise is a chi-square with ``n_data``
-    degrees of freedom, or twice as many for complex data; so it is over posterior and data.
-
-    Args:
-        misfit: Misfit of the members, ``(realization,)``.
-        n_data: Number of data that count.
-
-    >>> fit_verdict(torch.tensor([1.01, 0.99]), 10_000)
-    'The members explain the data to within their noise: misfit 1.00, 1 is expected.'
-    """
-    mean = float(misfit.double().mean())
-    if not _is_far(mean, n_data):
-        return (
-            f"The members explain the data to within their noise: misfit {mean:.2f}, 1 is expected."
-        )
-    what = f"The data misfit is {mean:.3g}, where 1 is expected: "
-    if mean > 1:
-        return (
-            what + "the members do not explain the data to within their noise, and their spread is"
-            " not to be trusted. Check that the noise level is not too small, that the operator"
-            " (mask, sensitivities, wavelet, geometry) is that of the data, and that the prior was"
-            " trained on such fields; more steps or solves may help."
-        )
-    return (
-        what + "the noise level is too large for these data, or the members explain the noise, and"
-        " their spread is not to be trusted. Check the noise level, and that what was not measured"
-        " is left out of the data."
-    )
-
-
-def warn_of_misfit(misfit: Tensor, n_data: float, *, stacklevel: int = 3) -> str:
-    """The verdict of :func:`fit_verdict`, with a warning where the misfit is far from 1.
-
-    Args:
-        misfit: Normalised data misfit of the members, ``(realization,)``.
-        n_data: Number of data that count.
-        stacklevel: Place of the user's call on the stack: 3 for the caller of the caller.
-
-    Warns:
-        DataFitWarning: The misfit is far from 1; the message is the verdict.
-    """
-    verdict = fit_verdict(misfit, n_data)
-    if _is_far(float(misfit.double().mean()), n_data):
-        warnings.warn(verdict, DataFitWarning, stacklevel=stacklevel)
-    return verdict
-
-
-def _is_far(mean: float, n_data: float) -> bool:
-    by_chance = min(chdtr(n_data, n_data * mean), chdtrc(n_data, n_data * mean))
-    return not 1 / _FAR <= mean <= _FAR and not by_chance > _CHANCE

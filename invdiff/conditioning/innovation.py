@@ -14,9 +14,10 @@ from invdiff.errors import InputError
 from invdiff.likelihood import LinearModel
 from invdiff.linalg import inner, squared_norm
 
-__all__ = ["InnovationScale"]
+__all__ = ["BY_DATA", "InnovationScale"]
 
 _SALT = 20051104  # of the probes, so that they share no numbers with the noise of a run
+_VAGUE = 0.5  # standard error of a factor that says too little to be used
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class InnovationScale:
 
         d = kappa - scale_t,   scale_s = scale_t + d max(0, 1 - (z se / d)^2)
 
-    so that an exact prior is left as it is, few data change little, and the factor lasts at low
-    noise levels, where the innovation is noise of the data alone.
+    and not at all where ``se > 1/2``. So an exact prior is left as it is, few data change nothing,
+    and the factor lasts at low noise levels, where the innovation is noise of the data alone.
 
     Assumptions: the noise level of the data is right, one factor serves all of the field, and
     ``x_t`` is a state of a run that draws from the posterior. Cost: one application of the operator
@@ -92,7 +93,7 @@ class InnovationScale:
         tiny = torch.finfo(trace.dtype).tiny
         before = torch.ones_like(trace) if record is None else record[-1, 1]
         change = (squares - n) / trace.clamp_min(tiny) - before
-        kept = (1 - (self.z * error / change).square()).clamp_min(0)
+        kept = (1 - (self.z * error / change).square()).clamp_min(0) * (error < _VAGUE)
         factor = before + torch.where(torch.isfinite(kept * change), kept * change, 0)
         factor = factor.clamp(self.lowest, self.highest)
         row = torch.stack([torch.full_like(trace, level), factor, squares / n, trace / n])[None]
@@ -116,6 +117,10 @@ class InnovationScale:
         f = 1.0 if mean.is_complex() else 2.0
         variance = f * (n + 2 * trace + 2 * squared_norm(pulled))
         return squares, trace, variance.sqrt() / trace.clamp_min(torch.finfo(trace.dtype).tiny)
+
+
+BY_DATA = InnovationScale()
+"""The default of the conditionings that use it."""
 
 
 def _probe(like: Tensor, level: float) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from invdiff.conditioning.base import Conditioning
-from invdiff.conditioning.innovation import InnovationScale
+from invdiff.conditioning.innovation import BY_DATA, InnovationScale
 from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
 from invdiff.covariance import Covariance
 from invdiff.likelihood import Gaussian, Likelihood, Linearised, LinearModel
@@ -72,7 +72,7 @@ class Laplace(Conditioning):
     rtol: float = 1e-2
     tolerance: float = 0.05
     max_iterations: int = 100
-    scale: InnovationScale | None = InnovationScale()
+    scale: InnovationScale | None = BY_DATA
     has_evidence = True
     needs_grad = True
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from invdiff.conditioning.base import Conditioning, split_terms
-from invdiff.conditioning.innovation import InnovationScale
+from invdiff.conditioning.innovation import BY_DATA, InnovationScale
 from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
 from invdiff.covariance import Covariance
 from invdiff.needs import Needs
@@ -61,7 +61,7 @@ class MomentMatching(Conditioning):
 
     tolerance: float = 0.05
     max_iterations: int = 100
-    scale: InnovationScale | None = InnovationScale()
+    scale: InnovationScale | None = BY_DATA
     has_evidence = True
 
     def update(

@@ -140,11 +140,11 @@ class RatioSampler(LevelSampler):
         walk = self.walk(model, state)
         draws = noise.at(state.realizations, state.step, state.x.device)
         if walk.ratio_s == 0:
-            x, memory = self.finish(tracked, state.x, walk.t, noise=draws), ()
+            x_0 = self.finish(tracked, state.x, walk.t, noise=draws)
+            after = SamplerState(x_0, state.step + 1, state.realizations)
         else:
             z, memory = self.advance(tracked, walk, draws, state=state)
-            x = walk.alpha_s * z
-        after = SamplerState(x, state.step + 1, state.realizations, memory)
+            after = SamplerState(walk.alpha_s * z, state.step + 1, state.realizations, memory)
         return after._replace(innovations=tracked.innovations)
 
     def finish(self, model: Posterior, x_t: Tensor, t: Tensor, *, noise: StepNoise) -> Tensor:

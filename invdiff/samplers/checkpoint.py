@@ -16,7 +16,10 @@ from invdiff.samplers.base import SamplerState, state_from_parts, state_parts
 if TYPE_CHECKING:
     from torch import Tensor
 
-__all__ = ["Checkpoint"]
+__all__ = ["Checkpoint", "Drawn"]
+
+Drawn = tuple["Tensor", "Tensor | None"]
+"""Fields ``(n, *grid.shape)`` of a finished batch, and the record of its innovations."""
 
 
 @dataclass(frozen=True)
@@ -37,13 +40,16 @@ class Checkpoint:
     def __post_init__(self) -> None:
         run_state.check_writable(self.path)
 
-    def save(self, drawn: Sequence[Tensor], state: SamplerState) -> None:
-        """Store the fields of finished batches and the state of the current batch."""
+    def save(self, drawn: Sequence[Drawn], state: SamplerState) -> None:
+        """Store finished batches and the state of the current batch."""
         tensors, header = state_parts(state)
-        tensors |= {f"drawn.{i}": fields for i, fields in enumerate(drawn)}
+        for i, (fields, innovations) in enumerate(drawn):
+            tensors[f"drawn.{i}"] = fields
+            if innovations is not None:
+                tensors[f"said.{i}"] = innovations
         run_state.save(self.path, tensors, header, run=self.run)
 
-    def load(self, device: str | torch.device) -> tuple[list[Tensor], SamplerState | None]:
+    def load(self, device: str | torch.device) -> tuple[list[Drawn], SamplerState | None]:
         """Finished batches and the state of the current one; empty and None if there is no file.
 
         Raises:
@@ -54,4 +60,4 @@ class Checkpoint:
         tensors, header = run_state.load(self.path, run=self.run, device=device)
         n_drawn = sum(name.startswith("drawn.") for name in tensors)
         state = state_from_parts(tensors, header | {"run": {}})
-        return [tensors[f"drawn.{i}"] for i in range(n_drawn)], state
+        return [(tensors[f"drawn.{i}"], tensors.get(f"said.{i}")) for i in range(n_drawn)], state

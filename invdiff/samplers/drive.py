@@ -185,6 +185,8 @@ class Ensemble(NamedTuple):
 
     Attributes:
         fields: Members ``(n, *grid.shape)``.
+        innovations: What the data said of the prior's covariance, ``(update, 4, n)`` as in
+            `SamplerState`; None where they were not asked.
         effective_number: Effective number of the final weights over the number of particles,
             between 0 and 1; None for a sampler without weights.
         log_evidence: ``log p(y)`` without the normalisation of the noise; NaN if the weights were
@@ -244,8 +246,8 @@ def ensemble(
         )
     if sampler.couples_members:
         model, batch_size = in_batches(model, batch_size), len(members)
-    fields, state = stored.load(device) if stored else ([], None)
-    drawn = [Ensemble(batch) for batch in fields]
+    finished, state = stored.load(device) if stored else ([], None)
+    drawn = [Ensemble(*batch) for batch in finished]
     with tqdm(total=len(members) * sampler.steps, disable=not progress, unit="step") as bar:
         for start in range(0, len(members), batch_size):
             wanted = members[start : start + batch_size]
@@ -261,7 +263,7 @@ def ensemble(
             ):
                 bar.update(len(wanted))
                 if stored:
-                    stored.save([batch.fields for batch in drawn], last)
+                    stored.save([(batch.fields, batch.innovations) for batch in drawn], last)
             assert last is not None
             drawn.append(_batch(last, seed, len(wanted)))
             state = None

@@ -14,6 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invdiff.arguments import as_integer, as_number, as_path
+from invdiff.data_fit import warn_of_misfit
 from invdiff.errors import InputError, ShapeError, UnsupportedError
 from invdiff.fwi.annealed import AnnealedPosterior
 from invdiff.fwi.bands import first_band
@@ -29,7 +30,7 @@ from invdiff.grid import Grid, check_dataarray, check_finite
 from invdiff.linalg import squared_norm
 from invdiff.noise import NoiseField
 from invdiff.protocols import Prior, Problem, WaveOperator
-from invdiff.result import ensemble_dataset, provenance, warn_of_misfit
+from invdiff.result import ensemble_dataset, provenance
 from invdiff.run_state import identity
 from invdiff.samplers.drive import member_numbers
 from invdiff.verbs.inputs import as_device, given_traces, moved

@@ -15,13 +15,14 @@ from torch import Tensor
 from invdiff.arguments import as_integer, as_number
 from invdiff.completion import completed, rescaled
 from invdiff.conditioning import Conditioning
+from invdiff.data_fit import warn_of_misfit, warn_of_prior
 from invdiff.errors import InputError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian, Likelihood, NoiseModel
 from invdiff.needs import warn_if_narrow
 from invdiff.posterior import Posterior
 from invdiff.protocols import Operator, Prior, Problem, Sampler, Term
-from invdiff.result import ensemble_dataset, provenance, warn_of_misfit
+from invdiff.result import ensemble_dataset, provenance
 from invdiff.samplers import Ensemble, default_sampler, ensemble
 from invdiff.samplers.base import UsesTerms
 from invdiff.samplers.drive import member_numbers
@@ -88,7 +89,10 @@ def reconstruct(
 
     Returns:
         A Dataset with ``name (realization, *dims)``, ``mean``, ``std``, ``data_misfit
-        (realization)`` (1 is expected) and provenance attributes: ``invdiff_sampler`` and others,
+        (realization)`` (1 is expected) and provenance attributes: ``invdiff_sampler`` and others;
+        where the conditioning uses them ``invdiff_innovation_levels`` and
+        ``invdiff_innovation_scales`` (noise levels, and the factors of the prior's covariance that
+        the data asked for there) with the verdict ``invdiff_prior_fit``;
         for weighted samplers also ``invdiff_effective_number`` (a share of the particles),
         ``invdiff_weights`` (carried or dropped), and ``invdiff_log_evidence`` of carried ones.
 
@@ -102,7 +106,8 @@ def reconstruct(
         InputError: Other arguments out of range, or a checkpoint of another run.
 
     Warns:
-        CalibrationWarning: A method that is known to draw too narrow an ensemble.
+        CalibrationWarning: A method that is known to draw too narrow an ensemble, a data misfit
+            that the noise does not explain, or a prior that states its error wrongly.
         DataFitWarning: A data misfit far from 1.
         DataWarning: Values that are not zero where the operator does not measure; the attribute
             ``invdiff_unmeasured_values`` counts them.
@@ -154,6 +159,7 @@ def reconstruct(
         "data_fit": warn_of_misfit(misfit, term.operator.n_data),
         **problem.notes,
         **_weighting(drawn),
+        **_innovations(drawn),
     }
     # Equal grids may differ in their labels: those of the operator take precedence.
     grid = replace(prior.grid, coords={**prior.grid.coords, **problem.operator.domain.coords})
@@ -261,6 +267,22 @@ def _weighting(drawn: Ensemble) -> dict[str, object]:
     if math.isnan(drawn.log_evidence):
         return share | {"weights": "dropped"}
     return share | {"weights": "carried", "log_evidence": drawn.log_evidence}
+
+
+def _innovations(drawn: Ensemble) -> dict[str, object]:
+    """How the data scaled the prior's covariance, by noise level, and what that says of the prior.
+
+    Warns:
+        CalibrationWarning: The prior's covariance is far from what the data ask for.
+    """
+    if drawn.innovations is None:
+        return {}
+    levels, factors, *_ = drawn.innovations.mean(-1).T.tolist()
+    return {
+        "innovation_levels": levels,
+        "innovation_scales": factors,
+        "prior_fit": warn_of_prior(drawn.innovations, stacklevel=4),
+    }
 
 
 def _rescaled(noise: NoiseModel, scale: float, device: torch.device) -> NoiseModel:

@@ -12,10 +12,10 @@ import xarray as xr
 from scipy import stats
 
 from invdiff import invert, reconstruct
+from invdiff.data_fit import fit_verdict, warn_of_misfit
 from invdiff.errors import DataFitWarning, DataWarning
 from invdiff.fwi import LBFGS, AnnealedPosterior
 from invdiff.operators.mri import CartesianMRI
-from invdiff.result import fit_verdict, warn_of_misfit
 from tests.support import tiny
 from tests.support.linear_waves import waves_problem
 
