@@ -9,12 +9,12 @@ from torch import Tensor
 
 from invdiff.errors import CalibrationWarning, DataFitWarning
 
-__all__ = ["fit_verdict", "prior_verdict", "warn_of_misfit", "warn_of_prior"]
+__all__ = ["fit_verdict", "prior_verdict", "run_verdicts", "warn_of_misfit"]
 
 _FAR = 1.25  # a misfit beyond this, or below its inverse: the spread is not to be trusted
 _CHANCE = 3e-5  # unless a chi-square lies beyond it with a larger probability: four sigma
 _BAND = 5.0  # a misfit within 1 +- this / sqrt(n) is what the noise makes
-_TRUSTED = (0.5, 3.0)  # factors of the prior's covariance that the members' intervals bear
+_USUAL = (0.5, 3.0)  # factors of the covariance of a prior that knows its fields
 
 
 def fit_verdict(misfit: Tensor, n_data: float) -> str:
@@ -84,12 +84,17 @@ def warn_of_misfit(misfit: Tensor, n_data: float, *, stacklevel: int = 3) -> str
 
 def _is_off(mean: float, n_data: float) -> bool:
     """Whether the misfit is further from 1 than chance takes it."""
-    by_chance = min(chdtr(n_data, n_data * mean), chdtrc(n_data, n_data * mean))
-    return not abs(mean - 1) <= _BAND / n_data**0.5 and not by_chance > _CHANCE
+    within = abs(mean - 1) <= _BAND / n_data**0.5 or _is_chance(mean, n_data)
+    return not within or _is_far(mean, n_data)
 
 
 def _is_far(mean: float, n_data: float) -> bool:
-    return not 1 / _FAR <= mean <= _FAR and _is_off(mean, n_data)
+    """Whether the misfit is so far from 1 that the spread is not to be trusted."""
+    return not 1 / _FAR <= mean <= _FAR and not _is_chance(mean, n_data)
+
+
+def _is_chance(mean: float, n_data: float) -> bool:
+    return bool(min(chdtr(n_data, n_data * mean), chdtrc(n_data, n_data * mean)) > _CHANCE)
 
 
 def prior_verdict(record: Tensor) -> str:
@@ -106,7 +111,7 @@ def prior_verdict(record: Tensor) -> str:
     noise level 1 (0.5 to 3 is usual). It was widened accordingly.'
     """
     levels, factors = record.double().mean(-1).T[:2]
-    low, high = _TRUSTED
+    low, high = _USUAL
     span = f"{float(factors.min()):.2g} to {float(factors.max()):.2g}"
     outside = (factors < low) | (factors > high)
     if not bool(outside.any()):
@@ -126,17 +131,35 @@ def prior_verdict(record: Tensor) -> str:
     )
 
 
-def warn_of_prior(record: Tensor, *, stacklevel: int = 3) -> str:
-    """The verdict of :func:`prior_verdict`, with a warning where most factors are out of range.
+def run_verdicts(
+    misfit: Tensor, n_data: float, innovations: Tensor | None, *, stacklevel: int = 3
+) -> dict[str, object]:
+    """What a run says of its data and of its prior, as attributes of the result.
 
     Args:
-        record: Record of the innovations, ``(update, 4, realization)``.
+        misfit: Normalised data misfit of the members, ``(realization,)``.
+        n_data: Number of data that count.
+        innovations: Record of the innovations, ``(update, 4, realization)``; None without any.
         stacklevel: Place of the user's call on the stack: 3 for the caller of the caller.
 
     Warns:
-        CalibrationWarning: At most noise levels the data ask for another variance than stated.
+        DataFitWarning: The misfit is far from 1.
+        CalibrationWarning: The misfit is further from 1 than the noise explains; or the data ask
+            for another variance than the prior states at most noise levels. Where the misfit is off
+            there is no warning of the prior: noise level and operator come first.
     """
-    verdict, factors = prior_verdict(record), record[:, 1].double().mean(-1)
-    if not _TRUSTED[0] <= float(factors.median()) <= _TRUSTED[1]:
+    found: dict[str, object] = {
+        "data_fit": warn_of_misfit(misfit, n_data, stacklevel=stacklevel + 1)
+    }
+    if innovations is None:
+        return found
+    levels, factors = innovations.double().mean(-1).T[:2]
+    verdict = prior_verdict(innovations)
+    usual = _USUAL[0] <= float(factors.median()) <= _USUAL[1]
+    if not usual and not _is_off(float(misfit.double().mean()), n_data):
         warnings.warn(verdict, CalibrationWarning, stacklevel=stacklevel)
-    return verdict
+    return found | {
+        "prior_fit": verdict,
+        "innovation_levels": levels.tolist(),
+        "innovation_scales": factors.tolist(),
+    }

@@ -42,8 +42,9 @@ class InnovationScale:
     and the factor lasts at low noise levels, where the innovation is noise of the data alone.
 
     Assumptions: the noise level of the data is right, one factor serves all of the field, and
-    ``x_t`` is a state of a run that draws from the posterior. Cost: one application of the operator
-    and one of its normal operator per update and member.
+    ``x_t`` is a state of a run that draws from the posterior given these data alone: with other
+    terms, which shift the field, the conditionings do not use it. Cost: one application of the
+    operator and one of its normal operator per update and member.
 
     Args:
         lowest: Smallest factor.

@@ -97,8 +97,9 @@ class Laplace(Conditioning):
         The innovation is that of the likelihoods linearised at ``m``.
         """
         mean, covariance = prior.moments(x_t, t)
-        if self.scale is not None:
-            models = [_model(term, mean) for term in terms if isinstance(term, Likelihood)]
+        likelihoods = [term for term in terms if isinstance(term, Likelihood)]
+        if self.scale is not None and len(likelihoods) == len(terms):
+            models = [_model(term, mean) for term in likelihoods]
             covariance, record = self.scale.apply(
                 mean, covariance, models, level=float(prior.schedule.ratio(t)), record=record
             )

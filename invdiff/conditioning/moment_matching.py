@@ -81,10 +81,11 @@ class MomentMatching(Conditioning):
     ) -> tuple[GaussianUpdate, Tensor | None]:
         """The update of ``N(m, scale C)``, and the record of the scale."""
         mean, covariance = prior.moments(x_t, t)
-        if self.scale is not None:
-            models, level = split_terms(terms)[0], float(prior.schedule.ratio(t))
+        gaussians, others = split_terms(terms)
+        if self.scale is not None and not others:
+            level = float(prior.schedule.ratio(t))
             covariance, record = self.scale.apply(
-                mean, covariance, models, level=level, record=record
+                mean, covariance, gaussians, level=level, record=record
             )
         return self._given(mean, covariance, terms, x_t=x_t, t=t), record
 

@@ -52,11 +52,11 @@ class Ancestral(RatioSampler):
         >>> from invdiff.priors import StationaryGaussianPrior
         >>> grid = Grid(("x",), (64,))
         >>> prior = StationaryGaussianPrior(grid, torch.zeros(64), torch.ones(64))  # N(0, 1)
-        >>> y = torch.full((64,), 2.0)
-        >>> posterior = Posterior(prior, Gaussian(y, Identity(grid), 1.0))  # N(1, 1/2)
+        >>> y = torch.full((64,), 1.0)
+        >>> posterior = Posterior(prior, Gaussian(y, Identity(grid), 1.0))  # N(1/2, 1/2)
         >>> members = sample(posterior, Ancestral(4), realizations=32, seed=0)
         >>> members.shape, round(float(members.mean()), 1), round(float(members.var()), 1)
-        (torch.Size([32, 64]), 1.0, 0.5)
+        (torch.Size([32, 64]), 0.5, 0.5)
     """
 
     steps: int = 24

@@ -15,7 +15,7 @@ from torch import Tensor
 from invdiff.arguments import as_integer, as_number
 from invdiff.completion import completed, rescaled
 from invdiff.conditioning import Conditioning
-from invdiff.data_fit import warn_of_misfit, warn_of_prior
+from invdiff.data_fit import run_verdicts
 from invdiff.errors import InputError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian, Likelihood, NoiseModel
@@ -156,10 +156,9 @@ def reconstruct(
         "scale": scale,
         "batch_size": batch_size,
         "device": str(device),
-        "data_fit": warn_of_misfit(misfit, term.operator.n_data),
         **problem.notes,
         **_weighting(drawn),
-        **_innovations(drawn),
+        **run_verdicts(misfit, term.operator.n_data, drawn.innovations),
     }
     # Equal grids may differ in their labels: those of the operator take precedence.
     grid = replace(prior.grid, coords={**prior.grid.coords, **problem.operator.domain.coords})
@@ -267,22 +266,6 @@ def _weighting(drawn: Ensemble) -> dict[str, object]:
     if math.isnan(drawn.log_evidence):
         return share | {"weights": "dropped"}
     return share | {"weights": "carried", "log_evidence": drawn.log_evidence}
-
-
-def _innovations(drawn: Ensemble) -> dict[str, object]:
-    """How the data scaled the prior's covariance, by noise level, and what that says of the prior.
-
-    Warns:
-        CalibrationWarning: The prior's covariance is far from what the data ask for.
-    """
-    if drawn.innovations is None:
-        return {}
-    levels, factors, *_ = drawn.innovations.mean(-1).T.tolist()
-    return {
-        "innovation_levels": levels,
-        "innovation_scales": factors,
-        "prior_fit": warn_of_prior(drawn.innovations, stacklevel=4),
-    }
 
 
 def _rescaled(noise: NoiseModel, scale: float, device: torch.device) -> NoiseModel:

@@ -21,7 +21,7 @@ from tests.support.linear_waves import waves_problem
 
 SCAN = tiny.scan((16, 16), noise=0.05)
 MASK, MAPS = (torch.from_numpy(SCAN[name]) for name in ("mask", "sensitivity"))
-TOO_LARGE, TOO_SMALL = "noise level is too large", "noise level is not too small"
+TOO_LARGE, TOO_SMALL = "noise level is too large", "Check the noise level"
 
 
 def image(noise_std: float, mask: torch.Tensor = MASK) -> xr.Dataset:
