@@ -84,6 +84,7 @@ class Counted(BasePrior):
     def __init__(self, prior: Prior) -> None:
         self.prior, self.passes = prior, 0
         self.grid, self.schedule, self.needs_grad = prior.grid, prior.schedule, prior.needs_grad
+        self.spread = getattr(prior, "spread", None)
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
         self.passes += len(x_t)

@@ -100,6 +100,7 @@ class TimedPrior(BasePrior):
 
     def __init__(self, prior: NetworkPrior, clock: Clock) -> None:
         self.grid, self.schedule, self.card = prior.grid, prior.schedule, prior.card
+        self.spread = prior.spread
         self._prior, self._clock = prior, clock
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:

@@ -87,6 +87,7 @@ class Posterior(BasePrior):
         self.terms: tuple[Term, ...] = terms
         self.conditioning: Conditioning | None = conditioning
         self.grid, self.schedule = prior.grid, prior.schedule
+        self.spread = getattr(prior, "spread", None)
         # Terms other than Gaussian ones enter by their gradient, whatever the conditioning.
         others = any(not (isinstance(term, Gaussian) and term.is_linear) for term in terms)
         guided = bool(terms) and conditioning is not None and conditioning.needs_grad

@@ -14,6 +14,7 @@ from invdiff.covariance import Covariance
 from invdiff.grid import Grid
 from invdiff.noise import NoiseField, StepNoise
 from invdiff.schedule import Schedule
+from invdiff.spread import Spread
 
 __all__ = [
     "BasePrior",
@@ -126,6 +127,8 @@ class Prior(Protocol):
     ``to(device)``        the same prior on another device        it stays where it is ``card``
     what it was trained on: name, data,     results name its repr
                           licence, ``sha256`` of the weights
+    ``spread``            where its fields lie and how far they   samplers start about zero, and no
+                          scatter: `invdiff.spread.Spread`      schedule is checked
     ``settings``          property: what identifies a run, by     its attributes
                           name; counters are left out
     ====================  ======================================  ================================
@@ -198,6 +201,7 @@ class BasePrior(ABC):
     needs_grad: bool = False
     grid: Grid
     schedule: Schedule
+    spread: Spread | None = None
 
     @abstractmethod
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:

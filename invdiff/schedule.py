@@ -25,7 +25,9 @@ class Schedule(ABC):
         r_i = (r_max^(1/rho) + i/(n-1) (r_min^(1/rho) - r_max^(1/rho)))^rho,   i = 0 ... n-1
 
     Assumptions: at ``ratio_max`` the noise hides the field, and below ``ratio_min`` it does not
-    matter. A schedule belongs to its prior's units: the defaults suit fields of order one.
+    matter. A schedule belongs to its prior's units: the defaults here suit fields of order one.
+    The priors of `invdiff.priors` take theirs from their own
+    `invdiff.spread.Spread` instead.
 
     Args:
         ratio_min: Smallest noise-to-signal ratio before zero, in units of the field.
@@ -84,8 +86,9 @@ class Schedule(ABC):
                 hint="Ask for one step or more.",
             )
         i = torch.linspace(0, 1, steps, dtype=torch.float64)
-        hi, lo = self.ratio_max ** (1 / self.rho), self.ratio_min ** (1 / self.rho)
-        t = self.time((hi + i * (lo - hi)) ** self.rho)
+        # In units of ratio_max, so that a schedule in other units has the same digits.
+        low = (self.ratio_min / self.ratio_max) ** (1 / self.rho)
+        t = self.time(self.ratio_max * (1 + i * (low - 1)) ** self.rho)
         return torch.cat([t, torch.zeros(1, dtype=t.dtype)])
 
 

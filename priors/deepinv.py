@@ -14,9 +14,12 @@ from invdiff.grid import Grid
 from invdiff.priors.checks import check_grid, window_grid
 from invdiff.priors.spectral import ErrorSpectra, SpectralPrior
 from invdiff.protocols import Prior
-from invdiff.schedule import VE, Schedule
+from invdiff.schedule import Schedule
+from invdiff.spread import Spread
 
 __all__ = ["DeepinvPrior", "from_deepinv", "to_deepinv"]
+
+_HIDES = 160.0  # ratio_max over half the value range
 
 
 class DeepinvPrior(SpectralPrior):
@@ -41,8 +44,9 @@ class DeepinvPrior(SpectralPrior):
         denoiser: called as ``denoiser(x, sigma)`` with ``x`` ``(batch, channels, y, x)`` and one
             ``sigma``; held, not copied.
         grid: of the fields.
-        schedule: noise levels of ``x_t``, in the units of the field; default ``VE()``. Its
-            ``ratio_max`` should not exceed what the denoiser was trained on.
+        schedule: noise levels of ``x_t``, in the units of the field; default: from 0.001 to 80
+            times ``high - low``. Its ``ratio_max`` should not exceed what the denoiser was trained
+            on.
         spectra: of the denoiser's error, in the units of the field, from `fit_error_spectra`.
             Without them the prior denoises but has no covariance.
         value_range: field values that are 0 and 1 to the denoiser.
@@ -95,8 +99,10 @@ class DeepinvPrior(SpectralPrior):
                 hint="Work on a volume slice by slice.",
             )
         self.denoiser, self.grid, self.spectra = denoiser, grid, spectra
-        self.schedule: Schedule = schedule or VE()
         self.value_range = (low, high)
+        # No field within its range deviates more from the middle.
+        self.spread = Spread((high - low) / 2, (high - low) / 2, (low + high) / 2)
+        self.schedule: Schedule = self.spread.schedule(schedule, hides=_HIDES)
 
     def __repr__(self) -> str:
         """Denoiser and grid."""

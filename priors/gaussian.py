@@ -12,7 +12,8 @@ from invdiff.errors import InputError
 from invdiff.grid import Grid
 from invdiff.priors.checks import as_tensor, check_hermitian, check_mirrored, semidefinite_eigen
 from invdiff.protocols import BasePrior
-from invdiff.schedule import VE, Schedule
+from invdiff.schedule import Schedule
+from invdiff.spread import Spread
 
 __all__ = ["GaussianPrior", "StationaryGaussianPrior"]
 
@@ -32,7 +33,7 @@ class GaussianPrior(BasePrior):
         mean: ``(*grid.shape)``, a tensor or an array.
         covariance: ``C``, ``(n, n)`` with ``n = grid.size``, Hermitian positive semi-definite; for
             a complex field ``E[(x - mean)(x - mean)^H]`` of a circular one.
-        schedule: noise levels of ``x_t`` in the units of the field; default ``VE()``.
+        schedule: noise levels of ``x_t`` in the units of the field; default: from its spread.
 
     Raises:
         ShapeError: mean or covariance of another size than the grid.
@@ -52,11 +53,13 @@ class GaussianPrior(BasePrior):
     def __init__(
         self, grid: Grid, mean: Any, covariance: Any, *, schedule: Schedule | None = None
     ) -> None:
-        self.grid, self.schedule = grid, schedule or VE()
+        self.grid = grid
         self.mean = as_tensor(mean, "mean", shape=grid.shape, dtype=grid.dtype)
         matrix = as_tensor(covariance, "covariance", shape=(grid.size, grid.size), dtype=grid.dtype)
         check_hermitian(matrix, "covariance")
         self._values, self._vectors = semidefinite_eigen(matrix)
+        self.spread = _spread(self._values, self.mean)
+        self.schedule = self.spread.schedule(schedule)
 
     def __repr__(self) -> str:
         """Grid and schedule."""
@@ -88,7 +91,7 @@ class StationaryGaussianPrior(BasePrior):
         mean: ``(*grid.shape)``, a tensor or an array.
         spectrum: eigenvalues ``S >= 0`` in ``torch.fft.fftn`` order, ``(*grid.shape)``; their mean
             is the variance of a point. For a real grid ``S(-k) = S(k)``.
-        schedule: noise levels of ``x_t`` in the units of the field; default ``VE()``.
+        schedule: noise levels of ``x_t`` in the units of the field; default: from its spread.
 
     Raises:
         ShapeError: mean or spectrum of another shape, or an asymmetric spectrum of a real field.
@@ -110,7 +113,7 @@ class StationaryGaussianPrior(BasePrior):
     def __init__(
         self, grid: Grid, mean: Any, spectrum: Any, *, schedule: Schedule | None = None
     ) -> None:
-        self.grid, self.schedule = grid, schedule or VE()
+        self.grid = grid
         self.mean = as_tensor(mean, "mean", shape=grid.shape, dtype=grid.dtype)
         self.spectrum = as_tensor(spectrum, "spectrum", shape=grid.shape, dtype=grid.real_dtype)
         if (self.spectrum < 0).any():
@@ -122,6 +125,8 @@ class StationaryGaussianPrior(BasePrior):
             )
         if not grid.is_complex:
             check_mirrored(self.spectrum, grid.ndim, "the spectrum")
+        self.spread = _spread(self.spectrum, self.mean)
+        self.schedule = self.spread.schedule(schedule)
 
     def __repr__(self) -> str:
         """Grid and schedule."""
@@ -135,3 +140,8 @@ class StationaryGaussianPrior(BasePrior):
         shrunk = torch.fft.ifftn(gain * torch.fft.fftn(x_t / alpha - self.mean, dim=axes), dim=axes)
         mean = self.mean + (shrunk if self.grid.is_complex else shrunk.real)
         return mean, SpectralCovariance(ratio**2 * gain, is_complex=self.grid.is_complex)
+
+
+def _spread(eigenvalues: Tensor, mean: Tensor) -> Spread:
+    values = eigenvalues.double()
+    return Spread(float(values.mean().sqrt()), float(values.max().sqrt()), centre=mean)

@@ -15,7 +15,8 @@ from invdiff.errors import DivergedError, DTypeError, ShapeError
 from invdiff.grid import Grid
 from invdiff.noise import NoiseField
 from invdiff.protocols import BasePrior
-from invdiff.schedule import VE, Schedule
+from invdiff.schedule import Schedule
+from invdiff.spread import Spread
 
 __all__ = ["LevyPrior"]
 
@@ -50,7 +51,7 @@ class LevyPrior(BasePrior):
         grid: 1-D and real.
         scale: of the Laplace distribution, > 0; an increment has variance ``2 scale^2``.
         first_std: standard deviation of the first value, > 0.
-        schedule: noise levels of ``x_t`` in the units of the field; default ``VE()``.
+        schedule: noise levels of ``x_t`` in the units of the field; default: from its spread.
 
     Raises:
         ShapeError: a grid that is not 1-D.
@@ -84,9 +85,15 @@ class LevyPrior(BasePrior):
                 expected="torch.float32 or torch.float64",
                 hint="Treat the real and the imaginary part as two processes.",
             )
-        self.grid, self.schedule = grid, schedule or VE()
+        self.grid = grid
         self.scale = as_number("the scale of a Levy process", scale)
         self.first_std = as_number("first_std of a Levy process", first_std)
+        # The largest row sum of the covariance first_std^2 + 2 scale^2 min(i, j), i, j < n: a bound
+        # on its largest eigenvalue, a quarter above it.
+        n = grid.size
+        largest = math.sqrt(n * self.first_std**2 + n * (n - 1) * self.scale**2)
+        self.spread = Spread(min(2**0.5 * self.scale, self.first_std), largest)
+        self.schedule = self.spread.schedule(schedule)
 
     def __repr__(self) -> str:
         """Grid and scales."""

@@ -16,7 +16,8 @@ from invdiff.grid import Grid
 from invdiff.noise import NoiseField
 from invdiff.priors.checks import as_tensor, check_hermitian, check_mirrored, semidefinite_eigen
 from invdiff.protocols import BasePrior
-from invdiff.schedule import VE, Schedule
+from invdiff.schedule import Schedule
+from invdiff.spread import Spread
 
 __all__ = ["GaussianMixturePrior", "SpectralMixturePrior"]
 
@@ -24,7 +25,7 @@ __all__ = ["GaussianMixturePrior", "SpectralMixturePrior"]
 class _Mixture(BasePrior):
     """A mixture of Gaussians with ``C_k = V_k S_k V_k^H``, but for the eigenvectors ``V_k``."""
 
-    def __init__(self, grid: Grid, weights: Any, means: Any, *, schedule: Schedule | None) -> None:
+    def __init__(self, grid: Grid, weights: Any, means: Any) -> None:
         if grid.is_complex:
             raise DTypeError(
                 "a mixture is defined on a real grid",
@@ -33,7 +34,7 @@ class _Mixture(BasePrior):
                 hint="Write a complex field as two real ones along a dim of its own.",
             )
         n = len(weights)
-        self.grid, self.schedule = grid, schedule or VE()
+        self.grid = grid
         self.weights = as_tensor(weights, "weights", shape=(n,), dtype=grid.dtype)
         self.means = as_tensor(means, "means", shape=(n, *grid.shape), dtype=grid.dtype)
         if not (self.weights > 0).all() or abs(float(self.weights.sum()) - 1) > 1e-6:
@@ -43,6 +44,15 @@ class _Mixture(BasePrior):
                 expected="positive numbers that sum to one",
                 hint="Divide them by their sum; leave out components of weight zero.",
             )
+
+    def _place(self, schedule: Schedule | None) -> None:
+        """Set the spread, and the schedule that follows from it or is checked against it."""
+        centre = torch.einsum("k,k...->...", self.weights, self.means)
+        distances = (self.means - centre).flatten(1).double().square().sum(1)
+        values = self._values.double()
+        smallest, largest = values.mean(1).amin().sqrt(), (values.amax(1) + distances).amax().sqrt()
+        self.spread = Spread(float(smallest), float(largest), centre)
+        self.schedule = self.spread.schedule(schedule)
 
     @property
     @abstractmethod
@@ -121,7 +131,7 @@ class GaussianMixturePrior(_Mixture):
     samplers on multi-modal posteriors.
 
     Assumptions: none beyond the mixture; moments and posteriors are exact. Cost: ``k``
-    eigendecompositions of O(n^3) at the first use; then O(k n^2) per member for `denoise`, and
+    eigendecompositions of O(n^3) when it is built; then O(k n^2) per member for `denoise`, and
     O(k n^3) for `moments`, which builds a dense covariance per member.
 
     Args:
@@ -130,7 +140,7 @@ class GaussianMixturePrior(_Mixture):
         means: ``mu_k``, ``(k, *grid.shape)``.
         covariances: ``C_k``, ``(k, n, n)`` with ``n = grid.size``, symmetric positive
             semi-definite.
-        schedule: noise levels of ``x_t`` in the units of the field; default ``VE()``.
+        schedule: noise levels of ``x_t`` in the units of the field; default: from its spread.
 
     Raises:
         ShapeError: arrays that do not fit each other or the grid.
@@ -161,10 +171,11 @@ class GaussianMixturePrior(_Mixture):
         covariances: Any,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(grid, weights, means, schedule=schedule)
+        super().__init__(grid, weights, means)
         shape = (len(self.weights), grid.size, grid.size)
         self.covariances = as_tensor(covariances, "covariances", shape=shape, dtype=grid.dtype)
         check_hermitian(self.covariances, "a covariance")
+        self._place(schedule)
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
         """Exact mean ``(batch, *grid.shape)`` and covariance of the mixture ``p(x_0 | x_t)``."""
@@ -199,7 +210,6 @@ class GaussianMixturePrior(_Mixture):
             weights / weights.sum(),
             torch.stack(means).reshape(self.means.shape),
             covariances=torch.stack(covariances),
-            schedule=self.schedule,
         )
 
     def log_evidence(self, matrix: Tensor, y: Tensor, noise_std: float) -> float:
@@ -259,7 +269,7 @@ class SpectralMixturePrior(_Mixture):
         weights: ``w_k``, ``(k,)``, positive, summing to one.
         means: ``mu_k``, ``(k, *grid.shape)``.
         spectra: ``S_k > 0`` in ``torch.fft.fftn`` order, ``(k, *grid.shape)``; ``S(-f) = S(f)``.
-        schedule: noise levels of ``x_t`` in the units of the field; default ``VE()``.
+        schedule: noise levels of ``x_t`` in the units of the field; default: from its spread.
 
     Raises:
         ShapeError: arrays that do not fit each other or the grid, or an asymmetric spectrum.
@@ -290,7 +300,7 @@ class SpectralMixturePrior(_Mixture):
         spectra: Any,
         schedule: Schedule | None = None,
     ) -> None:
-        super().__init__(grid, weights, means, schedule=schedule)
+        super().__init__(grid, weights, means)
         shape = tuple(self.means.shape)
         self.spectra = as_tensor(spectra, "spectra", shape=shape, dtype=grid.dtype)
         check_mirrored(self.spectra, grid.ndim, "each of the spectra")
@@ -301,6 +311,7 @@ class SpectralMixturePrior(_Mixture):
                 expected="variances > 0",
                 hint="Add a small constant to spectra with zeros.",
             )
+        self._place(schedule)
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
         """Exact mean ``(batch, *grid.shape)`` and covariance of the mixture ``p(x_0 | x_t)``."""

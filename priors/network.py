@@ -18,11 +18,13 @@ from invdiff.priors.edm import EDMNetwork
 from invdiff.priors.fit import fit_error_spectra, validate
 from invdiff.priors.positions import Centred, Positions
 from invdiff.priors.spectral import ErrorSpectra, SpectralPrior
-from invdiff.schedule import VE, Schedule
+from invdiff.schedule import Schedule
+from invdiff.spread import Spread
 
 __all__ = ["NetworkPrior", "cell_sizes"]
 
 _CENTRED = Centred()
+_HIDES = 80.0  # ratio_max over the deviation of a point, as in Karras et al. 2022
 _DTYPES = (torch.float32, torch.float64, torch.complex64, torch.complex128)
 
 
@@ -53,7 +55,9 @@ class NetworkPrior(SpectralPrior):
         spectra: power spectra of its error in network units, from `fit_error_spectra`; or use
             `NetworkPrior.fitted`, which fits them.
         grid: 2-D grid of the fields, ``(rows, columns)``. A `Grid` of units ``"1"`` states none.
-        schedule: noise levels of ``x_t`` in the units of the field; default ``VE()``.
+        schedule: noise levels of ``x_t`` in the units of the field; default: from ``1/500`` to 80
+            times its standard deviation, ``scale * network.sigma_data`` (of a complex field,
+            ``2^(1/2)`` times that).
         scale: field units of one network unit, > 0.
         offset: value of the field, in its units, where the network's is zero.
         coordinates: position channels that the network was trained with.
@@ -111,7 +115,8 @@ class NetworkPrior(SpectralPrior):
         self.scale = as_number("scale", scale)
         self.offset = as_number("offset", offset, above=-math.inf)
         self.coordinates = coordinates
-        self.schedule = schedule or VE()
+        self.spread = _spread(network, grid, self.scale, self.offset)
+        self.schedule = self.spread.schedule(schedule, hides=_HIDES)
         self.positions = positions.to(next(network.parameters()).device)
         self._made_for = grid  # `on` keeps it: what later grids are compared to
         self._check(grid)
@@ -146,7 +151,7 @@ class NetworkPrior(SpectralPrior):
                 not trained on, such as ``images.split(4)``; on the device of the network.
             grid: 2-D grid of these fields.
             validation: batches of other fields of the same kind, for the figures in the card.
-            schedule: noise levels in the units of the field; default ``VE()``.
+            schedule: noise levels in the units of the field; default: that of the class.
             scale: field units of one network unit.
             offset: value of the field where the network's is zero.
             coordinates: position channels that the network was trained with.
@@ -162,7 +167,8 @@ class NetworkPrior(SpectralPrior):
         network = copy.deepcopy(network).requires_grad_(False)
         for parameter in network.parameters():
             parameter.data = parameter.half().float()
-        schedule = schedule or VE()
+        scale = as_number("scale", scale)
+        schedule = _spread(network, grid, scale, offset).schedule(schedule, hides=_HIDES)
         levels = as_integer("n_levels", n_levels, least=2)
         ratios = np.geomspace(schedule.ratio_min, schedule.ratio_max, levels)
         white = ErrorSpectra(ratios[[0, -1]], np.array([0.0, 1.0]), np.ones((2, 2)))
@@ -265,6 +271,12 @@ class NetworkPrior(SpectralPrior):
     def power(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
         """Power spectrum of the scaled error, interpolated in the table `ErrorSpectra`."""
         return self.spectra.at(self.levels(t)[1] / self.scale, shape)
+
+
+def _spread(network: EDMNetwork, grid: Grid, scale: float, offset: float) -> Spread:
+    """Deviation of a point: a network does not state that of its longest waves."""
+    std = scale * network.sigma_data * (2**0.5 if grid.is_complex else 1.0)
+    return Spread(std, std, centre=offset)
 
 
 def cell_sizes(card: Mapping[str, object], grid: Grid) -> list[float | None]:

@@ -75,7 +75,7 @@ class TiledPrior(SpectralPrior):
                 hint="Put the prior on a larger grid, or let the tiles share fewer pixels.",
             )
         self.prior, self.grid, self.overlap = prior, grid, overlap
-        self.schedule = prior.schedule
+        self.schedule, self.spread = prior.schedule, prior.spread
         self.needs_grad = prior.needs_grad
         self.card = dict(getattr(prior, "card", {}))
         starts = [_starts(n, p, overlap) for n, p in zip(grid.shape, tile, strict=True)]

@@ -25,6 +25,7 @@ __all__ = [
     "SamplerState",
     "TermSampler",
     "Walk",
+    "centre_of",
     "load_state",
     "save_state",
     "state_from_parts",
@@ -112,10 +113,16 @@ class LevelSampler(ABC):
         *,
         device: torch.device,
     ) -> SamplerState:
-        """``x_T = sigma_T eps``: the field itself is negligible at the largest ratio."""
+        """``x_T = alpha_T mean + sigma_T eps``: at the largest ratio the spread is negligible.
+
+        The mean is that of the prior where it is known (its `Spread`), and zero otherwise.
+        """
         t = model.schedule.timesteps(self.steps)[0]
         eps = noise.initial(realizations, device)(model.grid, 0)
-        return SamplerState(float(model.schedule.sigma(t)) * eps, 0, tuple(realizations))
+        x_t = float(model.schedule.sigma(t)) * eps
+        return SamplerState(
+            x_t + float(model.schedule.alpha(t)) * centre_of(model, eps), 0, tuple(realizations)
+        )
 
     def walk(self, model: Posterior, state: SamplerState) -> Walk:
         """The step that follows a state, from its time to the next of the schedule."""
@@ -128,6 +135,12 @@ class LevelSampler(ABC):
     @abstractmethod
     def step(self, model: Posterior, noise: NoiseField, state: SamplerState) -> SamplerState:
         """The state after one more step; a pure function of its arguments."""
+
+
+def centre_of(model: Posterior, like: Tensor) -> Tensor:
+    """Mean of the prior's fields where it is known, else zero; of the dtype of ``like``."""
+    centre = 0.0 if model.spread is None else model.spread.centre
+    return torch.as_tensor(centre).to(like.device, like.dtype)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class _InBatches(BasePrior):
     def __init__(self, prior: Prior, batch_size: int) -> None:
         self.prior, self.batch_size = prior, batch_size
         self.grid, self.schedule, self.needs_grad = prior.grid, prior.schedule, prior.needs_grad
+        self.spread = getattr(prior, "spread", None)
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
         """Moments of the batches, joined along the first axis."""

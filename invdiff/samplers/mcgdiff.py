@@ -14,7 +14,7 @@ from invdiff.grid import Grid
 from invdiff.needs import Needs
 from invdiff.noise import NoiseField
 from invdiff.posterior import Posterior
-from invdiff.samplers.base import SamplerState, UsesTerms
+from invdiff.samplers.base import SamplerState, UsesTerms, centre_of
 from invdiff.samplers.eigenbasis import DataModes, data_modes
 from invdiff.samplers.particles import ParticleSampler, particle_noise
 from invdiff.samplers.resampling import reweigh
@@ -69,8 +69,10 @@ class MCGDiff(ParticleSampler, UsesTerms):
         if modes is None:
             return state
         held = _Held.at(modes, walk.ratio_t, walk.ratio_t, is_complex=model.grid.is_complex)
-        zero, eps = torch.zeros_like(walk.z), walk.z / walk.ratio_t
-        z, log_weight = held.step(zero, eps, zero, variance=walk.ratio_t**2, grid=model.grid)
+        zero = torch.zeros_like(walk.z)
+        centre = zero + centre_of(model, zero)
+        eps = (walk.z - centre) / walk.ratio_t
+        z, log_weight = held.step(centre, eps, zero, variance=walk.ratio_t**2, grid=model.grid)
         # For the evidence: the coordinates' data are the whitened ones times tau, and what lies
         # outside all noise levels, or is not measured, is only noise.
         terms, _ = split_terms(self.parts(model)[1])

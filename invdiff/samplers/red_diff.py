@@ -18,7 +18,8 @@ from invdiff.samplers.inner import gradient
 
 __all__ = ["REDDiff"]
 
-_BETA_1, _BETA_2, _EPSILON = 0.9, 0.99, 1e-8  # of Adam (Kingma & Ba 2015, arXiv 1412.6980)
+_BETA_1, _BETA_2 = 0.9, 0.99  # of Adam (Kingma & Ba 2015, arXiv 1412.6980)
+_EPSILON = 1e-9  # of Adam, times the rate: gradients are in inverse units of the field
 
 
 @dataclass(frozen=True)
@@ -96,7 +97,7 @@ class REDDiff(TermSampler):
         first = _BETA_1 * first + (1 - _BETA_1) * g
         second = _BETA_2 * second + (1 - _BETA_2) * g.square()
         n = state.step + 1
-        root = (second / (1 - _BETA_2**n)).sqrt() + _EPSILON
+        root = (second / (1 - _BETA_2**n)).sqrt() + _EPSILON / self.rate
         move = self.rate / (1 - _BETA_1**n) * first / root
         return mu - (torch.view_as_complex(move) if mu.is_complex() else move), (first, second)
 

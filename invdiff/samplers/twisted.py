@@ -169,6 +169,7 @@ class _ClosedPrior(BasePrior):
     def __init__(self, prior: Prior) -> None:
         self.prior = prior
         self.grid, self.schedule, self.needs_grad = prior.grid, prior.schedule, prior.needs_grad
+        self.spread = getattr(prior, "spread", None)
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
         """The mean ``(batch, *grid.shape)``, and the nearest covariance with closed forms."""
