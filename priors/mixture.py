@@ -45,14 +45,13 @@ class _Mixture(BasePrior):
                 hint="Divide them by their sum; leave out components of weight zero.",
             )
 
-    def _place(self, schedule: Schedule | None) -> None:
-        """Set the spread, and the schedule that follows from it or is checked against it."""
+    def _spread(self) -> Spread:
+        """Mean of the mixture, width of its narrowest component, reach of all."""
         centre = torch.einsum("k,k...->...", self.weights, self.means)
         distances = (self.means - centre).flatten(1).double().square().sum(1)
         values = self._values.double()
         smallest, largest = values.mean(1).amin().sqrt(), (values.amax(1) + distances).amax().sqrt()
-        self.spread = Spread(float(smallest), float(largest), centre)
-        self.schedule = self.spread.schedule(schedule)
+        return Spread(float(smallest), float(largest), centre)
 
     @property
     @abstractmethod
@@ -175,7 +174,8 @@ class GaussianMixturePrior(_Mixture):
         shape = (len(self.weights), grid.size, grid.size)
         self.covariances = as_tensor(covariances, "covariances", shape=shape, dtype=grid.dtype)
         check_hermitian(self.covariances, "a covariance")
-        self._place(schedule)
+        self.spread = self._spread()
+        self.schedule = self.spread.schedule(schedule)
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
         """Exact mean ``(batch, *grid.shape)`` and covariance of the mixture ``p(x_0 | x_t)``."""
@@ -311,7 +311,8 @@ class SpectralMixturePrior(_Mixture):
                 expected="variances > 0",
                 hint="Add a small constant to spectra with zeros.",
             )
-        self._place(schedule)
+        self.spread = self._spread()
+        self.schedule = self.spread.schedule(schedule)
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
         """Exact mean ``(batch, *grid.shape)`` and covariance of the mixture ``p(x_0 | x_t)``."""

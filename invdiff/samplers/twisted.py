@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +12,7 @@ from torch import Tensor
 from invdiff.arguments import as_share
 from invdiff.conditioning.update import GaussianUpdate
 from invdiff.covariance import Covariance
-from invdiff.errors import UnsupportedError
+from invdiff.errors import CalibrationWarning, UnsupportedError
 from invdiff.noise import NoiseField, StepNoise, Stream
 from invdiff.posterior import Posterior
 from invdiff.protocols import BasePrior, Prior
@@ -80,8 +81,8 @@ class TwistedSMC(ParticleSampler):
         (-86.2, 1.0)
     """
 
-    steps: int = 40
-    particles: int = 4
+    steps: int = 20
+    particles: int = 2
     threshold: float = 0.5
     carry: float = 0.05
 
@@ -115,8 +116,10 @@ class TwistedSMC(ParticleSampler):
 
         Moments at the largest ratio, with the field in that noise taken out of them, are those of
         the prior itself: ``N(mu, G)``. With ``x_0'`` drawn from it given the data,
-        ``z = x_0' + r eps`` has the weight ``p_G(y) twist(z) / p_G(y | z)``. Where that is not
-        possible (a field larger than the noise), particles are noise only.
+        ``z = x_0' + r eps`` has the weight ``p_G(y) twist(z) / p_G(y | z)``.
+
+        Warns:
+            CalibrationWarning: The noise does not hide the field. Particles are then noise only.
         """
         model = _closed(model)
         state = super().init(model, noise, realizations, device=device)
@@ -124,6 +127,13 @@ class TwistedSMC(ParticleSampler):
         precision = walk.ratio_t**-2
         prior = _update(model, state.x, walk.t).given(walk.z, -precision)
         if not torch.isfinite(prior.mean).all():
+            warnings.warn(
+                f"the largest noise of the schedule, {walk.ratio_t:.4g}, does not hide the field: "
+                "weights of modes and coverage will be off. Give the prior a schedule whose "
+                "ratio_max is several times the largest deviation of its fields.",
+                CalibrationWarning,
+                stacklevel=2,
+            )
             return state
         x_0 = prior.draw(model.grid, draws)
         z = x_0 + walk.ratio_t * draws(model.grid, Stream.PARTICLE)
