@@ -13,7 +13,7 @@ from invdiff.schedule import VE, Schedule
 
 __all__ = ["Spread"]
 
-_HIDES = 10.0  # ratio_max over the largest deviation: 1 % of the variance at the start is left out
+_HIDES = 25.0  # ratio_max over the largest deviation: leaves out 0.2 % of the variance
 _RESOLVES = 0.002  # ratio_min over the smallest deviation
 _DOUBTFUL = 2.5  # a schedule within this factor of a deviation is warned of
 
@@ -49,7 +49,7 @@ class Spread:
     Example:
         >>> from invdiff.spread import Spread
         >>> Spread(100.0, 400.0, centre=3000.0).schedule()
-        VE(ratio_min=0.2, ratio_max=4000.0, rho=7.0)
+        VE(ratio_min=0.2, ratio_max=10000.0, rho=7.0)
     """
 
     smallest: float

@@ -25,7 +25,7 @@ GRID = Grid(("x",), (3,), torch.float64)
 
 
 def test_the_schedule_follows_from_the_deviations() -> None:
-    assert Spread(1.0, 8.0).schedule() == VE(0.002, 80.0)
+    assert Spread(1.0, 4.0).schedule() == VE(0.002, 100.0)
     assert Spread(1.0, 1.0).schedule(hides=80.0) == VE(0.002, 80.0)
 
 

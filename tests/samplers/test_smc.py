@@ -9,7 +9,7 @@ from torch import Tensor
 
 from invdiff.conditioning import DPS
 from invdiff.covariance import Covariance, SpectralCovariance
-from invdiff.errors import DivergedError, InputError, UnsupportedError
+from invdiff.errors import CalibrationWarning, DivergedError, InputError, UnsupportedError
 from invdiff.likelihood import Gaussian
 from invdiff.noise import NoiseField, StepNoise
 from invdiff.operators import BlackBox, Mask
@@ -190,21 +190,24 @@ def test_weights_that_no_ensemble_can_carry_are_dropped() -> None:
 
 
 def test_a_field_larger_than_the_largest_noise_starts_from_noise_alone() -> None:
-    """Moments that no prior has: the start falls back, and the run continues."""
+    """Moments that no prior has: the start falls back with a warning, and the run continues."""
     grid = grid2d(4)
-    exact = StationaryGaussianPrior(grid, torch.zeros(4, 4), torch.ones(4, 4), schedule=VE(0.01, 1))
+    exact = StationaryGaussianPrior(grid, torch.zeros(4, 4), torch.ones(4, 4), schedule=VE(0.01, 3))
 
     class TooWide(StationaryGaussianPrior):
         def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
             mean, covariance = super().moments(x_t, t)
             assert isinstance(covariance, SpectralCovariance)
-            return mean, SpectralCovariance(3 * covariance.power, is_complex=False)
+            return mean, SpectralCovariance(30 * covariance.power, is_complex=False)
 
     prior = TooWide(grid, exact.mean, exact.spectrum, schedule=exact.schedule)
     term = observe(Mask(grid, torch.ones(4, 4)), normal((4, 4), 1), 0.5, seed=2)
-    for model in (exact, prior):
-        draws = sample(Posterior(model, term), TwistedSMC(6), realizations=8, seed=0)
-        assert torch.isfinite(draws).all()
+    assert torch.isfinite(
+        sample(Posterior(exact, term), TwistedSMC(6), realizations=8, seed=0)
+    ).all()
+    with pytest.warns(CalibrationWarning, match="does not hide the field"):
+        draws = sample(Posterior(prior, term), TwistedSMC(6), realizations=8, seed=0)
+    assert torch.isfinite(draws).all()
 
 
 class Mapped(StationaryGaussianPrior):
