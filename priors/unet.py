@@ -52,7 +52,7 @@ class UNetConfig:
 
     @property
     def stride(self) -> int:
-        """Image sides are padded to multiples of this, and cropped again."""
+        """Image sides are padded to multiples of this by reflection, and cropped again."""
         return 1 << len(self.widths)
 
     def to_dict(self) -> dict[str, object]:
@@ -151,7 +151,8 @@ class UNet(nn.Module):
             )
         h, w = x.shape[-2:]
         stride = self.config.stride
-        x = F.pad(torch.cat([x, positions], dim=1), (0, -w % stride, 0, -h % stride))
+        sides = (-h % stride, -w % stride)
+        x = torch.cat([_extended(x, *sides), _extended(positions, *sides, linear=True)], dim=1)
         phases = c_noise[:, None] * self.frequencies
         embedding = self.embed(torch.cat([phases.sin(), phases.cos()], dim=1))
         x = self.enter(F.pixel_unshuffle(x, 2))
@@ -166,6 +167,25 @@ class UNet(nn.Module):
         ):
             x = level(merge(torch.cat([grow(x), skips.pop()], dim=1)), embedding)
         return F.pixel_shuffle(self.leave(F.silu(x)), 2)[..., :h, :w]
+
+
+def _extended(x: Tensor, n_rows: int, n_cols: int, *, linear: bool = False) -> Tensor:
+    """``x`` with more rows and columns at its end: reflected, or on the line of the last two.
+
+    Reflection that reaches the other end of a short side goes on with the value there.
+    """
+    for dim, n in ((-2, n_rows), (-1, n_cols)):
+        if n == 0:
+            continue
+        size = x.shape[dim]
+        ahead = torch.arange(1, n + 1, device=x.device)
+        if linear:
+            last, before = (x.narrow(dim, max(size - i, 0), 1) for i in (1, 2))
+            added = last + (last - before) * (ahead[:, None] if dim == -2 else ahead)
+        else:
+            added = x.index_select(dim, (size - 1 - ahead).clamp_min(0))
+        x = torch.cat([x, added], dim)
+    return x
 
 
 def _pairs(widths: tuple[int, ...]) -> list[tuple[int, int]]:

@@ -27,16 +27,19 @@ _RIGHT_TO_LEFT = {
 _FLUID = frozenset({4, 5, 14, 15, 24, 72})
 _OUTER_CSF = 24
 _FIRST_OUTER_ID = 500
+_SOFT_TISSUE = 507
 _BONE = 515
+_MARROW = 516
+_FAT = 1000  # no FreeSurfer id: the label maps do not tell fat from muscle
 # Position of each tissue between cortex (0) and white matter (1) on the T1 intensity axis.
 _WHITENESS = {
     2: 1.0, 3: 0.0, 7: 0.95, 8: 0.0, 10: 0.55, 11: 0.15, 12: 0.3, 13: 0.7, 16: 0.8,
     17: 0.0, 18: 0.0, 25: 0.3, 26: 0.15, 28: 0.7, 85: 0.6,
     136: 0.3, 137: 0.3,
 }  # fmt: skip
-# Outside the brain: other soft tissue (fat, muscle), skin, spongy bone, eyes, veins.
+# Outside the brain: muscle and other soft tissue, skin, eyes, veins.
 _OUTER_RANGES: dict[int, Range] = {
-    507: (0.45, 1.0), 511: (0.4, 0.9), 516: (0.3, 0.9), 506: (0.1, 0.35), 514: (0.1, 0.5),
+    _SOFT_TISSUE: (0.3, 0.75), 511: (0.35, 0.9), 506: (0.1, 0.35), 514: (0.1, 0.5),
 }  # fmt: skip
 _MM_PER_UNIT = 112.0
 
@@ -165,9 +168,11 @@ class LabelMaps:
 
 @dataclass(frozen=True)
 class BrainGenerator:
-    """Domain-randomised complex slices ``x = s m(labels) exp(i phase)``, pixels of 1 mm.
+    """Domain-randomised complex slices ``x = s (w + f exp(i psi)) exp(i phase)``, pixels of 1 mm.
 
-    Every draw is a function of ``(seed, index)`` alone. Intensities are made on a grid twice as
+    ``w`` and ``f`` are the water and the fat of the labels; ``psi`` is the angle between them, one
+    for an image: fat precesses 3.4 ppm slower, so that it depends on field and echo time. Every
+    draw is a function of ``(seed, index)`` alone. Intensities are made on a grid twice as
     fine and averaged, which gives partial volume at tissue borders. The foreground of an image is
     ``|x| > 0.1 max|x|``. Reference: Billot et al., SynthSeg, Medical Image Analysis 86 (2023)
     102789.
@@ -187,7 +192,14 @@ class BrainGenerator:
         gamma_range: range of the exponent of the intensities.
         texture_std: range of the standard deviation of the fine texture.
         outer_texture: range of the patchiness outside of the brain, relative to its intensity.
+        fat_level: range of the intensity of fat, where white matter has .78 to .92.
+        fat_share: range of the share of fat in the soft tissue outside of the skull; the rest of
+            it, further from the skin by trend, is muscle.
+        fat_phase_fraction: share of images whose fat is displaced and out of phase with water.
+        max_fat_shift: largest displacement of fat, pixels.
+        marrow_fraction: share of images with fatty marrow all through the thick bone.
         phase_strength: largest deviation of the phase from its mean, rad.
+        phase_scale: range of the knots of its slow part, relative to the longer side.
         flat_phase_fraction: share of images of nearly constant phase.
         scale_range: range of the 99th percentile of ``|x|`` over the foreground.
         uniform_patch_fraction: share of patches that lie anywhere, foreground or not.
@@ -199,7 +211,7 @@ class BrainGenerator:
     maps: LabelMaps
     quarter_turns: int = 1
     contrast_random_fraction: float = 0.3
-    skull_strip_fraction: float = 0.5
+    skull_strip_fraction: float = 0.35
     warp_std: Range = (0.5, 2.0)
     warp_scale: tuple[int, int] = (10, 28)
     max_rotation: float = 12.0
@@ -209,8 +221,14 @@ class BrainGenerator:
     bias_strength: float = 0.25
     gamma_range: Range = (0.8, 1.25)
     texture_std: Range = (0.02, 0.04)
-    outer_texture: Range = (0.15, 0.45)
+    outer_texture: Range = (0.1, 0.5)
+    fat_level: Range = (0.7, 1.7)
+    fat_share: Range = (0.3, 1.0)
+    fat_phase_fraction: float = 0.6
+    max_fat_shift: float = 2.0
+    marrow_fraction: float = 0.5
     phase_strength: float = 2.0
+    phase_scale: Range = (0.12, 0.33)
     flat_phase_fraction: float = 0.25
     scale_range: Range = (0.8, 1.2)
     uniform_patch_fraction: float = 0.1
@@ -232,7 +250,7 @@ class BrainGenerator:
                 raise InputError(
                     f"{name} is negative", got=value, expected=">= 0", hint="Give its magnitude."
                 )
-        for name in ("zoom_range", "warp_scale", "gamma_range", "scale_range"):
+        for name in ("zoom_range", "warp_scale", "gamma_range", "scale_range", "phase_scale"):
             if getattr(self, name)[0] <= 0:
                 raise InputError(
                     f"{name} reaches zero",
@@ -244,13 +262,16 @@ class BrainGenerator:
     def image(self, seed: int, index: int) -> NDArray[np.complex64]:
         """Draw number ``index``: complex64 ``(h, w)``, of magnitude about 1 in the foreground."""
         rng = np.random.default_rng((seed, index))
-        magnitude = self._magnitude(rng)
+        total, fat = self._tissue(rng)
+        image = total - fat + self._fat_signal(rng, fat)
+        magnitude = np.abs(image)
         foreground = magnitude[magnitude > 0.1 * magnitude.max()]
         # A slice without any tissue stays zero: there is nothing to scale.
         level = np.percentile(foreground, 99) if foreground.size else 1.0
-        magnitude *= np.float32(rng.uniform(*self.scale_range) / level)
-        phase = self._phase(rng, magnitude.shape)
-        return np.asarray(magnitude * np.exp(1j * phase), np.complex64)
+        phase = self._phase(rng, image.shape)
+        return np.asarray(
+            image * np.exp(1j * phase) * (rng.uniform(*self.scale_range) / level), np.complex64
+        )
 
     def patches(
         self, seed: int, index: int, size: int, *, n: int = 1
@@ -329,39 +350,71 @@ class BrainGenerator:
         bend_cols = std * _smooth_field(rng, (2 * h, 2 * w), spacing)
         return rows.astype(np.float32) + bend_rows, cols.astype(np.float32) + bend_cols
 
-    def _magnitude(self, rng: np.random.Generator) -> Floats:
-        """Magnitude (h, w): tissue, warp, texture, blur, gamma, bias."""
+    def _fat_signal(self, rng: np.random.Generator, fat: Floats) -> NDArray[np.complexfloating]:
+        """Fat (h, w) as the scanner sees it: displaced along one axis, and turned in phase."""
+        if rng.random() >= self.fat_phase_fraction:
+            return fat + 0j
+        displacement = np.zeros(2)
+        displacement[rng.integers(2)] = rng.uniform(-self.max_fat_shift, self.max_fat_shift)
+        displaced = ndimage.shift(fat, displacement, order=1)
+        return np.asarray(displaced * np.exp(1j * rng.uniform(-np.pi, np.pi)))
+
+    def _fatty(self, rng: np.random.Generator, labels: NDArray[np.uint8]) -> NDArray[np.int64]:
+        """Rows of `_contrast` for labels (h, w), with fat and marrow told by where they lie."""
+        rows, ids = labels.astype(np.int64), self.maps.lut[labels]
+        soft, bone = ids == _SOFT_TISSUE, ids == _BONE
+        share, n_eroded = rng.uniform(*self.fat_share), int(rng.integers(1, 3))
+        field = _smooth_field(rng, ids.shape, int(rng.integers(4, 17)))
+        depth = ndimage.distance_transform_edt(ids > 0) / rng.uniform(4, 40)
+        if soft.any():
+            score = field + depth
+            rows[soft & (score <= np.quantile(score[soft], share))] = len(self.maps.lut)
+        if rng.random() < self.marrow_fraction:
+            rows[ndimage.binary_erosion(bone, iterations=n_eroded)] = len(self.maps.lut) + 1
+        return rows
+
+    def _tissue(self, rng: np.random.Generator) -> tuple[Floats, Floats]:
+        """Water with fat, and fat alone, (h, w): tissue, warp, texture, blur, gamma, bias."""
         labels = self.maps.labels[rng.integers(len(self.maps.labels))]
         labels = np.rot90(labels, self.quarter_turns)
         kept = self._kept(rng, self.maps.lut[labels])
-        tissue = self._contrast(rng)[labels] * kept[..., None]
+        tissue = self._contrast(rng)[self._fatty(rng, labels)] * kept[..., None]
         shape = (labels.shape[0], labels.shape[1])
-        magnitude, grain, patchiness = np.moveaxis(
+        total, grain, patchiness, fat = np.moveaxis(
             _sample_halved(tissue, *self._coordinates(rng, *shape)), -1, 0
         )
+        share = fat / np.maximum(total, np.float32(1e-6))
         white = rng.standard_normal(shape, dtype=np.float32)
         fine = np.float32(0.5) * white + np.float32(0.87) * _smooth_field(rng, shape, 2)
         spots = _smooth_field(rng, shape, int(rng.integers(3, 6)))
         spots = np.tanh(spots + _smooth_field(rng, shape, int(rng.integers(6, 14))))
-        magnitude = magnitude + grain * fine + patchiness * spots
-        magnitude = ndimage.gaussian_filter(magnitude, rng.uniform(*self.blur_range), truncate=3)
+        total = total + grain * fine + patchiness * spots
+        blur = rng.uniform(*self.blur_range)
+        total, fat = (ndimage.gaussian_filter(x, blur, truncate=3) for x in (total, share * total))
+        share = np.clip(fat / np.maximum(total, np.float32(1e-6)), 0, 1)
         # Texture may push fluid and bone slightly below zero, which a magnitude cannot be.
-        magnitude = np.maximum(magnitude, 0) ** np.float32(rng.uniform(*self.gamma_range))
+        total = np.maximum(total, 0) ** np.float32(rng.uniform(*self.gamma_range))
         bias = _smooth_field(rng, shape, max(max(shape) // 3, 1))
-        gain = np.exp(rng.uniform(0, self.bias_strength) * bias)
-        return np.asarray(magnitude * gain, np.float32)
+        total = total * np.exp(rng.uniform(0, self.bias_strength) * bias)
+        return np.asarray(total, np.float32), np.asarray(share * total, np.float32)
 
     def _contrast(self, rng: np.random.Generator) -> Floats:
-        """Mean, fine-grained std and smooth patchiness of each label, (k, 3)."""
-        lut = self.maps.lut
+        """Mean, fine-grained std, smooth patchiness and fat of each label, of fat and of marrow.
+
+        Shape (k + 2, 4).
+        """
+        labels = [_RIGHT_TO_LEFT.get(raw, raw) for raw in self.maps.lut.tolist()]
+        labels += [_FAT, _MARROW]
         white, grey = rng.uniform(0.78, 0.92), rng.uniform(0.45, 0.65)
         fluid = rng.uniform(0.04, 0.2)
         is_random = rng.random() < self.contrast_random_fraction
-        by_id: dict[int, tuple[float, float, float]] = {0: (0.0, 0.0, 0.0)}
-        for raw in lut.tolist():
-            label = _RIGHT_TO_LEFT.get(raw, raw)
+        fat = rng.uniform(*self.fat_level)
+        by_id: dict[int, tuple[float, float, float, float]] = {0: (0.0, 0.0, 0.0, 0.0)}
+        for label in labels:
             if label not in by_id:
-                if is_random:
+                if label in (_FAT, _MARROW):
+                    level = fat * (rng.uniform(0.4, 1.0) if label == _MARROW else 1.0)
+                elif is_random:
                     level = rng.uniform(0.03, 1.0)
                 elif label in _WHITENESS:
                     level = grey + _WHITENESS[label] * (white - grey) + rng.normal(0, 0.02)
@@ -373,9 +426,9 @@ class BrainGenerator:
                     level = rng.uniform(*_OUTER_RANGES.get(label, (0.2, 0.9)))
                 outer = label >= _FIRST_OUTER_ID
                 patchy = level * rng.uniform(*self.outer_texture) if outer else 0.01
-                by_id[label] = (level, rng.uniform(*self.texture_std), patchy)
-        rows = [by_id[_RIGHT_TO_LEFT.get(raw, raw)] for raw in lut.tolist()]
-        return np.array(rows, np.float32)
+                grain, fatty = rng.uniform(*self.texture_std), label in (_FAT, _MARROW)
+                by_id[label] = (level, grain, patchy, level if fatty else 0.0)
+        return np.array([by_id[label] for label in labels], np.float32)
 
     def _phase(self, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats:
         """Cubic polynomial plus a slow field, at most `strength` rad, plus a global phase."""
@@ -385,7 +438,8 @@ class BrainGenerator:
         y = np.linspace(-1, 1, h)[:, None] ** powers
         x = np.linspace(-1, 1, w)[:, None] ** powers
         field = y @ coefficients @ x.T
-        field += rng.uniform(0, 1) * _smooth_field(rng, (h, w), max(max(h, w) // 4, 1))
+        spacing = max(round(max(h, w) * rng.uniform(*self.phase_scale)), 1)
+        field += rng.uniform(0, 1) * _smooth_field(rng, (h, w), spacing)
         field -= field.mean()
         is_flat = rng.random() < self.flat_phase_fraction
         strength = self.phase_strength * rng.uniform(0, 0.05 if is_flat else 1.0)

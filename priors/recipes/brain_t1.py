@@ -21,6 +21,7 @@ from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
 from invdiff.priors.hub import check_path, save_prior
 from invdiff.priors.network import NetworkPrior
+from invdiff.priors.positions import Centred
 from invdiff.priors.recipes.brain_generator import BrainGenerator, LabelMaps
 from invdiff.priors.train import Batch, TrainingRecipe, train
 from invdiff.priors.unet import UNetConfig
@@ -30,10 +31,12 @@ __all__ = ["BrainBatches", "fit", "main"]
 
 TRAINING_SUBJECTS = tuple(range(1, 15))
 VALIDATION_SUBJECTS = (15, 16)
-PATCH = 96
+# Some sides are not multiples of the U-Net's stride, so that it learns to ignore its padding.
+PATCHES = ((96, 4, 4), (125, 3, 3))  # side, slices, patches of each: as much work in each step
+WHOLE_SIDES, N_WHOLE = (150, 224), 4
 CONFIG = UNetConfig(widths=(80, 112, 144))
 SIGMA_DATA = 0.3
-RECIPE = TrainingRecipe(steps=4000)
+RECIPE = TrainingRecipe(steps=6500, noise_median=0.2, noise_spread=1.5)
 SCHEDULE = VE(ratio_min=0.005, ratio_max=8.0)
 N_SLICES = 24  # of the validation subjects, for the spectra and again for the figures
 SEED_FIT, SEED_VALIDATE = 1, 2
@@ -42,10 +45,12 @@ CARD = {
     "data": "Synthetic T1-like complex axial slices, 1 mm, drawn by "
     "invdiff.priors.recipes.brain_generator from label maps of 16 heads (SynthSeg); "
     "subjects 1-14 for training, 15-16 for spectra and metrics. "
-    "Magnitude about 1 at the 99th percentile of the foreground, smooth random phase.",
+    "Magnitude about 1 at the 99th percentile of the foreground, smooth random phase, and in some "
+    "a phase between fat and water.",
     "licence": "BSD-3-Clause; label maps: Apache-2.0 (BBillot/SynthSeg)",
     "intended_use": "Research on reconstruction of axial brain slices; no clinical use.",
-    "recipe": f"python -m invdiff.priors.recipes.brain_t1; patches of {PATCH} px; {RECIPE}",
+    "recipe": f"python -m invdiff.priors.recipes.brain_t1; every other step whole slices, "
+    f"else patches of {[side for side, _, _ in PATCHES]} px; {RECIPE}",
     "steps": RECIPE.steps,
     "seed": RECIPE.seed,
 }
@@ -53,29 +58,42 @@ CARD = {
 
 @dataclass(frozen=True)
 class BrainBatches:
-    """Batch of one step: ``n_images`` new slices, ``n_patches`` patches of each.
+    """Batch of one step: patches of new slices, or slices cropped about their centre.
+
+    Patches show many places and whole slices the wide context that high noise levels need; they
+    take turns.
 
     Args:
         generator: draws the slices.
-        seed: of the slices.
-        n_images: slices per step.
-        n_patches: patches per slice.
+        seed: of the slices and of the crops.
     """
 
     generator: BrainGenerator
     seed: int = 0
-    n_images: int = 4
-    n_patches: int = 4
 
     def __call__(self, step: int) -> Batch:
-        """Real channels ``(b, 2, 96, 96)`` and positions ``(b, 2, 96, 96)``."""
-        drawn = [
-            self.generator.patches(self.seed, step * self.n_images + i, PATCH, n=self.n_patches)
-            for i in range(self.n_images)
-        ]
-        fields = np.concatenate([f for f, _ in drawn])
-        positions = np.concatenate([p for _, p in drawn])
+        """Real channels ``(b, 2, h, w)`` and positions ``(b, 2, h, w)``."""
+        if step % 2:
+            fields, positions = self._whole(step)
+        else:
+            side, n_images, n_patches = PATCHES[step // 2 % len(PATCHES)]
+            drawn = [
+                self.generator.patches(self.seed, N_WHOLE * step + i, side, n=n_patches)
+                for i in range(n_images)
+            ]
+            fields, positions = (np.concatenate(part) for part in zip(*drawn, strict=True))
         return np.stack([fields.real, fields.imag], axis=1), positions
+
+    def _whole(self, step: int) -> Batch:
+        """Complex slices of one shape, and positions about the centre of the crop."""
+        rng = np.random.default_rng((self.seed, step, 1))
+        h, w = rng.integers(WHOLE_SIDES[0], WHOLE_SIDES[1] + 1, size=2).tolist()
+        crops = []
+        for i in range(N_WHOLE):
+            image = self.generator.image(self.seed, N_WHOLE * step + i)
+            top, left = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
+            crops.append(image[top : top + h, left : left + w])
+        return np.stack(crops), np.stack([Centred()((h, w)).numpy()] * N_WHOLE)
 
 
 def main(
