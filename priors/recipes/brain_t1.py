@@ -19,15 +19,16 @@ import typer
 
 from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
-from invdiff.priors.hub import check_path, save_prior
+from invdiff.priors.hub import check_path, load_prior
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.positions import Centred
 from invdiff.priors.recipes.brain_generator import BrainGenerator, LabelMaps
+from invdiff.priors.recipes.publish import publish
 from invdiff.priors.train import Batch, TrainingRecipe, train
 from invdiff.priors.unet import UNetConfig
 from invdiff.schedule import VE
 
-__all__ = ["BrainBatches", "fit", "main"]
+__all__ = ["BrainBatches", "fit", "main", "slices"]
 
 TRAINING_SUBJECTS = tuple(range(1, 15))
 VALIDATION_SUBJECTS = (15, 16)
@@ -38,8 +39,9 @@ CONFIG = UNetConfig(widths=(80, 112, 144))
 SIGMA_DATA = 0.3
 RECIPE = TrainingRecipe(steps=6500, noise_median=0.2, noise_spread=1.5)
 SCHEDULE = VE(ratio_min=0.005, ratio_max=8.0)
-N_SLICES = 24  # of the validation subjects, for the spectra and again for the figures
-SEED_FIT, SEED_VALIDATE = 1, 2
+N_SLICES = 32  # of the validation subjects, for the spectra and again for the figures
+N_DRAWS = 16  # without data, to be compared with the latter
+SEED_FIT, SEED_VALIDATE, SEED_DRAWS = 1, 2, 3
 CARD = {
     "name": "brain-t1",
     "data": "Synthetic T1-like complex axial slices, 1 mm, drawn by "
@@ -101,37 +103,54 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the prior is written.")] = Path("brain-t1"),
     *,
     checkpoint: Annotated[Path | None, typer.Option(help="Resume from and write to.")] = None,
+    network: Annotated[str, typer.Option(help="A stored prior to fit anew, not train.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a stored prior.")] = False,
+    overrule: Annotated[bool, typer.Option("--overrule", help="Save what fails the gate.")] = False,
 ) -> None:
-    """Train, fit the spectra of the error, validate, and save weights with their card."""
+    """Train, fit the spectra of the error, check for release, save weights with their card."""
     check_path(out, overwrite=overwrite)
     maps = LabelMaps.load(labels)
-    network = train(
-        EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed),
-        BrainBatches(BrainGenerator(maps.of_subjects(TRAINING_SUBJECTS))),
-        RECIPE,
-        checkpoint=checkpoint,
+    trained = (
+        load_prior(network).network
+        if network
+        else train(
+            EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed),
+            BrainBatches(BrainGenerator(maps.of_subjects(TRAINING_SUBJECTS))),
+            RECIPE,
+            checkpoint=checkpoint,
+        )
     )
-    prior = fit(network, BrainGenerator(maps.of_subjects(VALIDATION_SUBJECTS)))
-    save_prior(prior, out, overwrite=overwrite)
+    generator = BrainGenerator(maps.of_subjects(VALIDATION_SUBJECTS))
+    prior = fit(trained, generator, n_slices=N_SLICES)
+    publish(
+        prior,
+        slices(generator, SEED_VALIDATE, N_SLICES),
+        out,
+        n_draws=N_DRAWS,
+        seed=SEED_DRAWS,
+        overwrite=overwrite,
+        overrule=overrule,
+    )
 
 
 def fit(
     network: EDMNetwork, generator: BrainGenerator, *, n_slices: int = N_SLICES
 ) -> NetworkPrior:
     """The prior of a trained network: spectra from some validation slices, figures from others."""
-    fields, validation = (
-        torch.from_numpy(np.stack([generator.image(seed, i) for i in range(n_slices)]))
-        for seed in (SEED_FIT, SEED_VALIDATE)
-    )
+    fields = slices(generator, SEED_FIT, n_slices)
     return NetworkPrior.fitted(
         network,
         fields.split(4),
-        Grid(("y", "x"), tuple(fields.shape[1:]), torch.complex64),
-        validation=validation.split(4),
+        Grid(("y", "x"), tuple(fields.shape[1:]), fields.dtype),
+        validation=slices(generator, SEED_VALIDATE, n_slices).split(4),
         schedule=SCHEDULE,
         card=CARD,
     )
+
+
+def slices(generator: BrainGenerator, seed: int, n: int) -> torch.Tensor:
+    """The first ``n`` slices of a seed, complex64 ``(n, h, w)``."""
+    return torch.from_numpy(np.stack([generator.image(seed, i) for i in range(n)]))
 
 
 if __name__ == "__main__":

@@ -17,15 +17,16 @@ import typer
 
 from invdiff.grid import Grid
 from invdiff.priors.edm import EDMNetwork
-from invdiff.priors.hub import check_path, save_prior
+from invdiff.priors.hub import check_path, load_prior
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.positions import Depth
+from invdiff.priors.recipes.publish import publish
 from invdiff.priors.recipes.velocity_generator import VelocityGenerator
 from invdiff.priors.train import Batch, TrainingRecipe, train
 from invdiff.priors.unet import UNetConfig
 from invdiff.schedule import VE
 
-__all__ = ["VelocityBatches", "fit", "main"]
+__all__ = ["VelocityBatches", "fit", "main", "models"]
 
 # Some are not multiples of the U-Net's stride, so that it learns to ignore its padding.
 SIDES = (64, 70, 72, 78, 80)
@@ -37,8 +38,9 @@ SIGMA_DATA = 0.8  # of network units, measured over patches
 RECIPE = TrainingRecipe(steps=7000, noise_median=0.12, noise_spread=1.6)
 SCHEDULE = VE(ratio_min=5.0, ratio_max=20000.0)  # m/s
 GRID = Grid(("z", "x"), (70, 70), torch.float32, units="m s-1")
-N_MODELS = 96  # for the spectra, and again for the figures
-SEED_FIT, SEED_VALIDATE = 1, 2
+N_MODELS = 384  # for the spectra, and again for the figures
+N_DRAWS = 48  # without data, to be compared with the latter
+SEED_FIT, SEED_VALIDATE, SEED_DRAWS = 1, 2, 3
 CARD = {
     "name": "velocity-2d",
     "data": "Procedural P-velocity models, 10 m cells, 1400 to 5500 m/s, drawn by "
@@ -89,34 +91,45 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the prior is written.")] = Path("velocity-2d"),
     *,
     checkpoint: Annotated[Path | None, typer.Option(help="Resume from and write to.")] = None,
+    network: Annotated[str, typer.Option(help="A stored prior to fit anew, not train.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a stored prior.")] = False,
+    overrule: Annotated[bool, typer.Option("--overrule", help="Save what fails the gate.")] = False,
 ) -> None:
-    """Train, fit the spectra of the error, validate, and save weights with their card."""
+    """Train, fit the spectra of the error, check for release, save weights with their card."""
     check_path(out, overwrite=overwrite)
-    network = train(
-        EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed),
-        VelocityBatches(),
-        RECIPE,
-        checkpoint=checkpoint,
-        checkpoint_every=250,
+    trained = (
+        load_prior(network).network
+        if network
+        else train(
+            EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed),
+            VelocityBatches(),
+            RECIPE,
+            checkpoint=checkpoint,
+            checkpoint_every=250,
+        )
     )
-    save_prior(fit(network, VelocityGenerator()), out, overwrite=overwrite)
+    generator = VelocityGenerator()
+    prior = fit(trained, generator, n_models=N_MODELS)
+    publish(
+        prior,
+        models(generator, SEED_VALIDATE, N_MODELS),
+        out,
+        n_draws=N_DRAWS,
+        seed=SEED_DRAWS,
+        overwrite=overwrite,
+        overrule=overrule,
+    )
 
 
 def fit(
     network: EDMNetwork, generator: VelocityGenerator, *, n_models: int = N_MODELS
 ) -> NetworkPrior:
     """The prior of a trained network: spectra from some validation models, figures from others."""
-    nz, nx = GRID.shape
-    fields, validation = (
-        torch.from_numpy(np.stack([generator.model(seed, i, (nz, nx)) for i in range(n_models)]))
-        for seed in (SEED_FIT, SEED_VALIDATE)
-    )
     return NetworkPrior.fitted(
         network,
-        fields.split(8),
+        models(generator, SEED_FIT, n_models).split(8),
         GRID,
-        validation=validation.split(8),
+        validation=models(generator, SEED_VALIDATE, n_models).split(8),
         schedule=SCHEDULE,
         scale=SCALE,
         offset=OFFSET,
@@ -124,6 +137,12 @@ def fit(
         card=CARD,
         n_levels=25,
     )
+
+
+def models(generator: VelocityGenerator, seed: int, n: int) -> torch.Tensor:
+    """The first ``n`` models of a seed on the grid of the prior, m/s, ``(n, 70, 70)``."""
+    nz, nx = GRID.shape
+    return torch.from_numpy(np.stack([generator.model(seed, i, (nz, nx)) for i in range(n)]))
 
 
 if __name__ == "__main__":

@@ -109,6 +109,48 @@ def test_flat_phase_is_nearly_constant(generator):
     assert np.abs(np.angle(inside * np.conj(inside[0]))).max() <= 0.2 + 1e-4
 
 
+def test_fat_has_a_phase_of_its_own_in_a_share_of_the_images(generator):
+    """One angle for an image, any of them, between the scalp and the brain."""
+    plain = replace(
+        generator, fat_share=(1.0, 1.0), flat_phase_fraction=1.0, phase_strength=0.0,
+        skull_strip_fraction=0.0, fat_phase_fraction=0.0,
+    )  # fmt: skip
+    turned = replace(plain, fat_phase_fraction=1.0, max_fat_shift=0.0)
+
+    def angles(image):
+        inside = foreground(image)
+        inner = np.hypot(*(np.mgrid[:H, :W] - np.array([[[H / 2]], [[W / 2]]]))) < 16
+        water = image[inside & inner].sum()
+        return np.angle(image[inside & ~inner] * water.conj())
+
+    assert max(np.abs(angles(plain.image(1, i))).max() for i in range(8)) < 1e-3
+    fat = []
+    for i in range(24):
+        found = np.abs(angles(turned.image(1, i)))
+        fat.append(np.quantile(found, 0.97))  # the scalp's; the cortex has that of the brain
+        assert np.quantile(found, 0.05) < 0.1
+    # Angles are uniform on the circle, so that a sixth of them are within each 30 degrees of 0.
+    assert np.histogram(fat, [0, np.pi / 3, 2 * np.pi / 3, np.pi + 1e-3])[0].min() >= 2
+
+
+def test_fat_is_the_brightest_tissue_where_it_is_to_be():
+    maps = ellipse_maps()
+    bright = BrainGenerator(maps, quarter_turns=0, fat_level=(1.5, 1.5), skull_strip_fraction=0)
+    table = bright._contrast(np.random.default_rng(1))
+    assert table.shape == (maps.lut.size + 2, 4)
+    level, share = table[:, 0], table[:, 3]
+    assert level[-2] == pytest.approx(1.5)
+    assert 0.4 * 1.5 <= level[-1] <= 1.5
+    assert np.array_equal(share, np.where(np.arange(len(level)) >= maps.lut.size, level, 0))
+    rows = bright._fatty(np.random.default_rng(2), maps.labels[0])
+    scalp = maps.labels[0] == 1
+    fat = rows == maps.lut.size
+    assert fat[~scalp].sum() == 0
+    assert 0.28 < fat[scalp].mean() < 1
+    allfat = replace(bright, fat_share=(1.0, 1.0))._fatty(np.random.default_rng(2), maps.labels[0])
+    assert (allfat == maps.lut.size)[scalp].all()
+
+
 def test_positions_are_those_of_the_cropped_pixels(generator):
     size = 24
     image = generator.image(9, 1)

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,11 @@ from invdiff.priors import EDMNetwork, NetworkPrior, UNetConfig, load_prior, rec
 from invdiff.priors.fit import fit_error_spectra, validate
 from invdiff.priors.positions import Centred, Depth, Positions
 from invdiff.priors.recipes import brain_t1, velocity_2d
+from invdiff.priors.recipes.brain_generator import BrainGenerator
 from invdiff.priors.recipes.velocity_generator import VelocityGenerator
 from invdiff.priors.spectral import ErrorSpectra
 from invdiff.schedule import VE
+from tests.priors.test_brain_generator import ellipse_maps
 from tests.support import tiny
 
 
@@ -204,6 +207,27 @@ def test_the_recipe_of_the_velocity_prior_ends_in_a_prior() -> None:
     assert prior.spectra.power.shape == (25, 32)
     np.testing.assert_allclose(prior.spectra.ratios, np.geomspace(0.005, 20.0, 25))
     assert len(prior.card["metrics"]) == 13
+
+
+def test_patches_and_whole_slices_take_turns() -> None:
+    maps = ellipse_maps()
+    large = replace(maps, labels=np.pad(maps.labels, ((0, 0), (72, 72), (76, 76))))
+    batches = brain_t1.BrainBatches(BrainGenerator(large, quarter_turns=0), seed=3)
+    for step in range(4):
+        fields, positions = batches(step)
+        assert fields.dtype == positions.dtype == np.float32
+        assert fields.shape == positions.shape  # two channels each
+        for a, b in zip(batches(step), (fields, positions), strict=True):
+            np.testing.assert_array_equal(a, b)
+        if step % 2:
+            h, w = fields.shape[2:]
+            image = batches.generator.image(3, 4 * step)
+            top, left = (image.shape[0] - h) // 2, (image.shape[1] - w) // 2
+            crop = image[top : top + h, left : left + w]
+            np.testing.assert_array_equal(fields[0], np.stack([crop.real, crop.imag]))
+            np.testing.assert_array_equal(positions[0], Centred()((h, w)).numpy())
+    sides = [batches(step)[0].shape[2] for step in (0, 2, 4)]
+    assert sides == [96, 125, 96]
 
 
 @pytest.mark.parametrize("recipe", [brain_t1, velocity_2d])

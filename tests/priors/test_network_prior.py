@@ -16,7 +16,7 @@ from invdiff.noise import NoiseField
 from invdiff.operators.linear import Mask
 from invdiff.posterior import Posterior
 from invdiff.priors.edm import Denoised, EDMNetwork
-from invdiff.priors.fit import fit_error_spectra, validate
+from invdiff.priors.fit import fit_error_spectra, object_mask, validate
 from invdiff.priors.gaussian import GaussianPrior, StationaryGaussianPrior
 from invdiff.priors.network import NetworkPrior
 from invdiff.priors.positions import Centred, Depth
@@ -73,6 +73,21 @@ def test_level_and_place_matter() -> None:
     here = net(x, torch.zeros(1), where)
     assert not torch.allclose(here, net(x, torch.ones(1), where), atol=1e-3)
     assert not torch.allclose(here, net(x, torch.zeros(1), where + 1), atol=1e-3)
+
+
+@pytest.mark.parametrize(("h", "w"), [(32, 29), (27, 32), (30, 31)])
+def test_sides_are_padded_by_reflection(h: int, w: int) -> None:
+    """And places go on as they would: not with the zeros of a dark stripe."""
+    net = UNet(UNetConfig(widths=(4, 6, 8), blocks=1, embedding=8))
+    net.load_state_dict(tiny.network(net.config, wiggle=1.0).network.state_dict())
+    x = tiny.standard_normal((1, 2, h, w), 0, torch.float32)
+    axes = torch.arange(32.0)
+    places = torch.stack(torch.meshgrid(axes / 8 - 1, axes / 9 + 2, indexing="ij"))[None]
+    padded = torch.nn.functional.pad(x, (0, 32 - w, 0, 32 - h), mode="reflect")
+    with torch.no_grad():
+        whole = net(padded, torch.zeros(1), places)[..., :h, :w]
+        found = net(x, torch.zeros(1), places[..., :h, :w])
+    torch.testing.assert_close(found, whole, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 16, 16), (1, 2, 16, 15), (1, 3, 16, 16)])
@@ -339,6 +354,70 @@ def test_fitted_spectra_are_those_of_the_error(dtype: torch.dtype, states_std: b
         assert row["coverage90"] == pytest.approx(0.9, abs=0.01)
 
 
+def test_the_object_is_what_stands_out_from_the_background() -> None:
+    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(36.0), indexing="ij")
+    radius = (y - 18).hypot(x - 20)
+    ring = ((radius < 12) & (radius > 1.5)).float()  # a gap of 3 pixels
+    found = object_mask(torch.stack([ring, 1e-3 * ring, torch.zeros(40, 36), 3 + ring]))
+    disc = radius < 12
+    assert (found[0] == disc).float().mean() > 0.98  # corners are rounded off
+    assert found[0][disc].all()
+    assert torch.equal(found[0], found[1])  # whatever its units
+    assert found[2:].all()  # without a background
+    assert torch.equal(object_mask(1j * ring[None])[0], found[0])
+    assert object_mask(tiny.standard_normal((3, 40, 36), 0)).all()
+
+
+class Known(SpectralPrior):
+    """States the deviations of errors that it is given with the fields, batch by batch."""
+
+    def __init__(self, grid: Grid, fields: Tensor, errors: Tensor, std: Tensor) -> None:
+        self.grid, self.schedule = grid, VE(0.01, 20.0)
+        self.fields, self.errors, self.std, self.calls = fields, errors, std, 0
+        self.spectra: ErrorSpectra | None = None
+
+    def on(self, grid: Grid, window: tuple[slice, ...] | None = None) -> "Known":
+        raise NotImplementedError
+
+    def mean_and_std(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+        n, start = len(x_t), self.calls
+        self.calls = (start + n) % len(self.fields)
+        part = slice(start, start + n)
+        return self.fields[part] - self.errors[part], self.std[part]
+
+    def power(self, t: Tensor, shape: tuple[int, ...]) -> Tensor:
+        assert self.spectra is not None
+        return self.spectra.at(self.levels(t)[1], shape)
+
+
+def test_the_background_does_not_blur_what_is_stated_of_the_object() -> None:
+    """Its error is next to nothing, and white; that of the object is smooth."""
+    size, n = 48, 64
+    grid = Grid(("y", "x"), (size, size), torch.complex128)
+    y, x = torch.meshgrid(*[torch.arange(float(size))] * 2, indexing="ij")
+    disc = (y - 22).hypot(x - 25) < 14
+    k = torch.fft.fftfreq(size, dtype=torch.float64)
+    total = 4.0 * torch.exp(-((k[:, None] ** 2 + k**2) / 0.02)) + 0.2
+    white, other = (NoiseField(3)(grid, range(n), step) for step in (0, 1))
+    smooth = torch.fft.ifft2(total.sqrt() * torch.fft.fft2(white))
+    std = torch.where(disc, 0.3, 1e-4).expand(n, -1, -1)
+    errors = std * torch.where(disc, smooth, 3 * other)
+    prior = Known(grid, disc + 0j + torch.zeros(n, 1, 1), errors, std)
+    ratios = np.array([0.1, 1.0])
+    prior.spectra = fit_error_spectra(prior, prior.fields.split(16), ratios=ratios)
+    found = prior.power(time(0.3), grid.shape)
+    # About 600 pixels by 64 fields, of which a bin of |k| holds a thirtieth: 3 % and the bins. The
+    # first bin has one mode, known from 64 fields to 1/8 before the window smears it.
+    ratio = (found / total).flatten()
+    torch.testing.assert_close(ratio[1:], torch.ones_like(ratio[1:]), rtol=0.15, atol=0)
+    assert 0.6 < ratio[0] < 1.5
+    for row in validate(prior, prior.fields.split(16), ratios=ratios):
+        assert row["coverage90"] == pytest.approx(0.9, abs=0.01)
+        assert row["expected_rmse"] == pytest.approx(row["rmse"], rel=0.02)
+        for edge, value in row["error_power"].items():
+            assert value == pytest.approx(1, abs=0.05), edge
+
+
 def test_validation_finds_a_prior_that_is_too_sure() -> None:
     grid = Grid(("y", "x"), (16, 16), torch.float64)
     total = torch.full((16, 16), 0.09, dtype=torch.float64)
@@ -348,3 +427,5 @@ def test_validation_finds_a_prior_that_is_too_sure() -> None:
     (row,) = validate(prior, [x_0], ratios=np.array([0.3]))
     assert row["expected_rmse"] == pytest.approx(row["rmse"] / 2, rel=0.05)
     assert row["coverage90"] == pytest.approx(0.589, abs=0.03)  # within 1.645 / 2 deviations
+    for edge, value in row["error_power"].items():  # 16 fields; the first band has one mode
+        assert value == pytest.approx(4, rel=1.5 if edge == "0.05" else 0.3), edge
