@@ -37,7 +37,7 @@ PATCHES = ((96, 4, 4), (125, 3, 3))  # side, slices, patches of each: as much wo
 WHOLE_SIDES, N_WHOLE = (150, 224), 4
 CONFIG = UNetConfig(widths=(80, 112, 144))
 SIGMA_DATA = 0.3
-RECIPE = TrainingRecipe(steps=6500, noise_median=0.2, noise_spread=1.5)
+RECIPE = TrainingRecipe(steps=5600, noise_median=0.2, noise_spread=1.5)
 SCHEDULE = VE(ratio_min=0.005, ratio_max=8.0)
 N_SLICES = 32  # of the validation subjects, for the spectra and again for the figures
 N_DRAWS = 16  # without data, to be compared with the latter

@@ -20,6 +20,7 @@ from invdiff.errors import (
     UnsupportedError,
 )
 from invdiff.grid import Grid
+from invdiff.noise import NoiseField
 from invdiff.priors import GaussianPrior, TiledPrior, hub
 from invdiff.priors.fit import validate
 from invdiff.priors.network import NetworkPrior
@@ -359,3 +360,17 @@ def test_the_velocity_prior_denoises_models_it_never_saw(shape: tuple[int, int])
     (row,) = validate(prior, torch.from_numpy(models).split(4), ratios=np.array([300.0]))
     assert row["rmse"] < 150
     assert 0.85 <= row["coverage90"] <= 0.95
+
+
+@pytest.mark.skipif(not (WEIGHTS / "velocity-2d.safetensors").exists(), reason="not trained yet")
+def test_an_odd_side_has_no_stripe_at_its_end() -> None:
+    """Models are alike from side to side: so are the errors at both, though only one is padded."""
+    from invdiff.priors.recipes.velocity_generator import VelocityGenerator
+
+    grid = Grid(("z", "x"), (48, 65), torch.float32, units="m s-1")  # 7 columns short of a stride
+    prior, generator = hub.velocity_2d().on(grid), VelocityGenerator()
+    models = torch.from_numpy(np.stack([generator.model(78, i, grid.shape) for i in range(24)]))
+    noise = 300 * NoiseField(0)(grid, range(24), 0)
+    error = prior.denoise(models + noise, torch.tensor(300.0, dtype=torch.float64)) - models
+    power = error.square().mean((0, 1))
+    assert power[-2:].mean() < 1.8 * power[:2].mean()  # 3 times it, if padded by zeros
