@@ -73,12 +73,10 @@ def warn_of_misfit(misfit: Tensor, n_data: float, *, stacklevel: int = 3) -> str
 
     Warns:
         DataFitWarning: The misfit is far from 1; the message is the verdict.
-        CalibrationWarning: The misfit is further from 1 than the noise explains.
     """
-    verdict, mean = fit_verdict(misfit, n_data), float(misfit.double().mean())
-    if _is_off(mean, n_data):
-        kind = DataFitWarning if _is_far(mean, n_data) else CalibrationWarning
-        warnings.warn(verdict, kind, stacklevel=stacklevel)
+    verdict = fit_verdict(misfit, n_data)
+    if _is_far(float(misfit.double().mean()), n_data):
+        warnings.warn(verdict, DataFitWarning, stacklevel=stacklevel)
     return verdict
 
 
@@ -148,15 +146,17 @@ def run_verdicts(
             for another variance than the prior states at most noise levels. Where the misfit is off
             there is no warning of the prior: noise level and operator come first.
     """
-    found: dict[str, object] = {
-        "data_fit": warn_of_misfit(misfit, n_data, stacklevel=stacklevel + 1)
-    }
+    mean = float(misfit.double().mean())
+    verdict = warn_of_misfit(misfit, n_data, stacklevel=stacklevel + 1)
+    if _is_off(mean, n_data) and not _is_far(mean, n_data):
+        warnings.warn(verdict, CalibrationWarning, stacklevel=stacklevel)
+    found: dict[str, object] = {"data_fit": verdict}
     if innovations is None:
         return found
     levels, factors = innovations.double().mean(-1).T[:2]
     verdict = prior_verdict(innovations)
     usual = _USUAL[0] <= float(factors.median()) <= _USUAL[1]
-    if not usual and not _is_off(float(misfit.double().mean()), n_data):
+    if not usual and not _is_off(mean, n_data):
         warnings.warn(verdict, CalibrationWarning, stacklevel=stacklevel)
     return found | {
         "prior_fit": verdict,

@@ -90,7 +90,7 @@ def test_the_checkpoint_of_other_options(folder: Path, more: list[object], part:
 
 
 @pytest.mark.parametrize(
-    ("level", "words"), [(0.0002, "noise level is not too small"), (0.5, "level is too large")]
+    ("level", "words"), [(0.0002, "Check the noise level"), (0.5, "level is too large")]
 )
 def test_a_misfit_far_from_one_is_told(folder: Path, level: float, words: str) -> None:
     text = said(folder, "--noise-std", level, exit_code=0)

@@ -140,7 +140,8 @@ def test_fitted_spectra_make_a_foreign_denoiser_a_calibrated_prior():
     kept[::2] = True
     noise_std = 0.3
     operator = Mask(COMPLEX, kept)
-    y = torch.where(kept, fields(COMPLEX, 1, seed=7)[0], 0)
+    scale = (2 * VARIANCE + noise_std**2) ** 0.5  # of data that such fields have
+    y = torch.where(kept, scale * fields(COMPLEX, 1, seed=7)[0], 0)
     posterior = Posterior(prior, Gaussian(y, operator, noise_std))
     members = sample(posterior, Ancestral(24), realizations=64, seed=1, batch_size=64)
     variance = members.var(0)
