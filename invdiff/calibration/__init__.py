@@ -2,8 +2,10 @@
 
 **One posterior and one truth per case**: :func:`coverage_curve`, :func:`rank_histogram`,
 :func:`sbc`, :func:`tarp`, :func:`spread_skill` and :func:`hpd_coverage`, summarised in one sentence
-by :func:`report`. **Two ensembles of one posterior**, such as the draws of a sampler and exact
-ones: :func:`pqmass`. :func:`conformal_factor` corrects intervals that were found to be wrong.
+by :func:`report`. None assumes anything of the law of the posterior; :class:`StudentInterval` does,
+and is a choice. :func:`by_region` gives figures inside masks beside the whole. **Two ensembles of
+one posterior**, such as the draws of a sampler and exact ones: :func:`pqmass`.
+:func:`conformal_factor` corrects intervals that were found to be wrong.
 
 Values of a field are correlated. ``dim_independent`` names the dimension along which cases are
 independent of each other; every band and p-value then counts cases. Without it each value counts as
@@ -22,9 +24,16 @@ from invdiff.calibration.intervals import (
     binomial_interval,
     coverage,
     coverage_curve,
+)
+from invdiff.calibration.prediction_intervals import (
+    PredictionInterval,
+    RankInterval,
+    StudentInterval,
     half_width,
+    quantile_bounds,
 )
 from invdiff.calibration.rank_statistics import pit, rank_histogram, ranks
+from invdiff.calibration.regions import by_region
 from invdiff.calibration.simulation_based import sbc
 from invdiff.calibration.spread import spread_skill, spread_skill_curve
 from invdiff.calibration.two_sample import pqmass
@@ -32,8 +41,12 @@ from invdiff.calibration.uniformity import chi_square_p_value, pit_ecdf, smooth_
 from invdiff.calibration.verdict import Report, report
 
 __all__ = [
+    "PredictionInterval",
+    "RankInterval",
     "Report",
+    "StudentInterval",
     "binomial_interval",
+    "by_region",
     "chi_square_p_value",
     "conformal_factor",
     "coverage",
@@ -43,6 +56,7 @@ __all__ = [
     "pit",
     "pit_ecdf",
     "pqmass",
+    "quantile_bounds",
     "rank_histogram",
     "ranks",
     "report",

@@ -9,9 +9,10 @@ import xarray as xr
 
 from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
 
-__all__ = ["PART", "paired", "real_parts", "refuse_non_finite", "uniform_like"]
+__all__ = ["PART", "generator", "paired", "real_parts", "refuse_non_finite", "uniform_like"]
 
 PART = "part_of_complex"
+SALT = int.from_bytes(b"invdiff.calibration")
 
 
 def paired(
@@ -96,6 +97,11 @@ def refuse_non_finite(where: xr.DataArray, fields: Mapping[str, xr.DataArray]) -
                 expected="finite values",
                 hint="Leave them out by where=.",
             )
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Draws that are independent of ``default_rng(seed)``, by which the data may be drawn."""
+    return np.random.default_rng([SALT, seed])
 
 
 def uniform_like(field: xr.DataArray, rng: np.random.Generator) -> xr.DataArray:

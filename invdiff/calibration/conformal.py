@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 
 from invdiff.calibration._pairs import paired, refuse_non_finite
-from invdiff.calibration.intervals import half_width
+from invdiff.calibration.prediction_intervals import half_width
 from invdiff.errors import InputError, ShapeError
 
 __all__ = ["conformal_factor"]

@@ -64,7 +64,7 @@ def hpd_coverage(
         >>> ensemble = xr.DataArray(draws[1:], dims=("realization", "case"))
         >>> curve = hpd_coverage(-(ensemble**2) / 2, -(truth**2) / 2, [0.9])
         >>> round(float(curve["coverage"][0]), 3)
-        0.94
+        0.93
     """
     if log_prob_members.dtype.kind == "c":
         raise DTypeError(

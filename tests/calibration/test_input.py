@@ -7,6 +7,7 @@ import pytest
 import xarray as xr
 
 from invdiff.calibration import (
+    StudentInterval,
     binomial_interval,
     chi_square_p_value,
     conformal_factor,
@@ -42,6 +43,7 @@ def mean(x: xr.DataArray) -> xr.DataArray:
 
 METHODS: dict[str, Method] = {
     "coverage": coverage,
+    "coverage of Student's": lambda m, t: coverage(m, t, interval=StudentInterval()),
     "coverage_curve": lambda m, t: coverage_curve(m, t, dim_independent="case"),
     "rank_histogram": lambda m, t: rank_histogram(m, t, dim_independent="case"),
     "sbc": lambda m, t: sbc(m, t, {"mean": mean}),

@@ -6,6 +6,7 @@ import xarray as xr
 from scipy.stats import beta, binom, chi2, chi2_contingency
 
 from invdiff.calibration import (
+    StudentInterval,
     binomial_interval,
     conformal_factor,
     coverage_curve,
@@ -75,13 +76,16 @@ def test_correlation_lowers_the_effective_number() -> None:
     members, truth = forecasts(n=9, n_cases=400, size=1)
     wide = xr.DataArray(np.ones(25), dims="pixel")
     repeated = members[..., 0, 0] * wide, truth[..., 0, 0] * wide
-    alone = coverage_curve(members[..., 0, 0], truth[..., 0, 0], dim_independent="case")
-    found = coverage_curve(*repeated, dim_independent="case")
+    student = StudentInterval()  # inside or not: weights say more than one hit does
+    alone = coverage_curve(
+        members[..., 0, 0], truth[..., 0, 0], interval=student, dim_independent="case"
+    )
+    found = coverage_curve(*repeated, interval=student, dim_independent="case")
     np.testing.assert_allclose(found["coverage"], alone["coverage"])
     np.testing.assert_allclose(found["n_effective"], alone["n_effective"], rtol=0.01)
     np.testing.assert_allclose(alone["n_effective"], 400, rtol=0.02)
     assert (coverage_curve(*repeated)["n_effective"] == 400 * 25).all()
-    given = coverage_curve(*repeated, n_effective=400)
+    given = coverage_curve(*repeated, interval=student, n_effective=400)
     np.testing.assert_allclose(given["lower"], alone["lower"], atol=1e-3)
 
 
