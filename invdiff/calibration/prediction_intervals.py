@@ -96,10 +96,9 @@ class RankInterval:
         place = xr.Dataset({"lower": n_below / (n + 1), "width": (n_tied + 1) / (n + 1)}).compute()
         upper = place["lower"] + place["width"]
         level = _label(levels)
-        shared: xr.DataArray = np.minimum(upper, (1 + level) / 2) - np.maximum(
-            place["lower"], (1 - level) / 2
-        )
-        weight: xr.DataArray = (shared / place["width"]).clip(0, 1)
+        start = place["lower"].where(place["lower"] > (1 - level) / 2, (1 - level) / 2)
+        end = upper.where(upper < (1 + level) / 2, (1 + level) / 2)
+        weight: xr.DataArray = ((end - start) / place["width"]).clip(0, 1)
         return weight.transpose("level", ...)
 
 

@@ -64,7 +64,7 @@ def by_region(
             expected=f"at least one name other than {WHOLE!r}",
             hint='Give, for instance, regions={"lesion": mask}.',
         )
-    results: list[Figure] = [figure(None), *(figure(mask) for mask in regions.values())]
+    results: list[Figure] = [figure(mask) for mask in (None, *regions.values())]
     label = xr.DataArray([WHOLE, *regions], dims="region", name="region")
     together: Figure = xr.concat(
         results,
