@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -79,6 +80,8 @@ class Prediction(NamedTuple):
     squares: np.ndarray  # (coil, ky, kx)
     hits: np.ndarray | None = None  # mean over real and imaginary part
     seconds: float = 0.0
+    misfit: float | None = None
+    verdicts: str = ""
 
 
 def acquired() -> Acquired:
@@ -123,19 +126,18 @@ def predict_ours(scan: Scan, data: Acquired, options: argparse.Namespace) -> Pre
     prior = hub.load_prior(options.prior, grid=scan.operator.domain)
     everything = CartesianMRI(data.mask, data.sensitivity, domain=scan.operator.domain)
 
-    def run() -> Tensor:
-        posterior = reconstruct(
-            scan.operator.range.to_dataarray(scan.y, "kspace"),
-            scan.operator,
-            prior,
-            realizations=options.members,
-            seed=0,
-            noise_std=scan.noise_std,
-            sampler=Ancestral(options.steps),
-        )
-        return torch.from_numpy(posterior["image"].values)
-
-    members, seconds = timed(run)
+    start = time.perf_counter()
+    posterior = reconstruct(
+        scan.operator.range.to_dataarray(scan.y, "kspace"),
+        scan.operator,
+        prior,
+        realizations=options.members,
+        seed=0,
+        noise_std=scan.noise_std,
+        sampler=Ancestral(options.steps),
+    )
+    seconds = time.perf_counter() - start
+    members = torch.from_numpy(posterior["image"].values)
     s = scan.noise_std
     squares = residual_squares(members.mean(0), everything, data, s)
     noise = NoiseField(77)(everything.range, range(len(members)), 0)
@@ -147,7 +149,13 @@ def predict_ours(scan: Scan, data: Acquired, options: argparse.Namespace) -> Pre
         abs(exact - part.mean("realization")) <= half_width(part, 0.9)
         for part, exact in ((predicted.real, truth.real), (predicted.imag, truth.imag))
     ]
-    return Prediction(squares.numpy(), (hits[0].values + 0.0 + hits[1].values) / 2, seconds)
+    return Prediction(
+        squares.numpy(),
+        (hits[0].values + 0.0 + hits[1].values) / 2,
+        seconds,
+        float(posterior["data_misfit"].mean()),
+        f"{posterior.attrs['invdiff_data_fit']} {posterior.attrs['invdiff_prior_fit']}",
+    )
 
 
 def predict_point(scan: Scan, data: Acquired, method: Method, value: float) -> Prediction:
@@ -197,7 +205,9 @@ def rows_of(
             "chi2": float(np.concatenate([s.ravel() for s in squares]).mean()),
         }
         if len(squares) > 1:
-            row["chi2_std"] = float(np.std([s.mean() for s in squares if s.size], ddof=1))
+            by_split = [float(s.mean()) for s in squares if s.size]
+            row["chi2_std"] = float(np.std(by_split, ddof=1))
+            row["chi2_splits"] = ", ".join(f"{value:.3f}" for value in by_split)
         hits = [
             p.hits[:, m].ravel()
             for p, m in zip(predictions, inside, strict=True)
@@ -207,6 +217,8 @@ def rows_of(
             row["coverage90"] = float(np.concatenate(hits).mean())
         if case == "all bands":
             row |= {"seconds": float(np.mean([p.seconds for p in predictions])), **extra}
+            found = [p.misfit for p in predictions if p.misfit is not None]
+            row |= {"misfit": float(np.mean(found))} if found else {}
         yield row
 
 
@@ -236,7 +248,8 @@ def main() -> None:
             f"python -m benchmarks.mri_real --splits {options.splits} --members {options.members} "
             f"--steps {options.steps} --threads {options.threads}"
         )
-        write_table("mri_real", rows, command=command, notes=NOTES)
+        verdicts = f'The verdict of the first split\'s result: "{predictions[0].verdicts}"'
+        write_table("mri_real", rows, command=command, notes=f"{NOTES}\n\n{verdicts}")
 
 
 NOTES = (

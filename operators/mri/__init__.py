@@ -9,12 +9,15 @@ from invdiff.operators.mri.masks import (
     random_lines,
 )
 from invdiff.operators.mri.noise import estimate_coil_covariance, estimate_noise_std, prewhiten
+from invdiff.operators.mri.phase import phase_corrected
 from invdiff.operators.mri.problem import cartesian_problem
 from invdiff.operators.mri.scale import foreground_percentile, image_scale
 from invdiff.operators.mri.sensitivity import birdcage, calibration_shape, espirit
+from invdiff.operators.mri.soft_sense import SoftSenseMRI
 
 __all__ = [
     "CartesianMRI",
+    "SoftSenseMRI",
     "birdcage",
     "calibration_shape",
     "cartesian_problem",
@@ -26,6 +29,7 @@ __all__ = [
     "gaussian_lines",
     "image_scale",
     "partial_fourier",
+    "phase_corrected",
     "poisson_disc",
     "prewhiten",
     "random_lines",

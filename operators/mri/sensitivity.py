@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -61,35 +63,46 @@ def espirit(
     kernel: int = 6,
     threshold: float = 0.02,
     crop: float = 0.9,
+    n_sets: int = 1,
 ) -> Tensor:
-    """ESPIRiT maps from the fully sampled centre of k-space, one set, by sigpy.
+    r"""ESPIRiT maps from the fully sampled centre of k-space, in one set or more.
 
     Patches of ``kernel`` samples of all coils lie in a space that the maps determine. Projecting
-    onto it (its basis: right singular vectors of the calibration matrix above ``threshold``) is in
-    image space a small matrix ``G(r)`` for each pixel, and ``S(r)`` is its eigenvector with
-    eigenvalue 1. The maps satisfy ``sum_c |S_c|^2 = 1`` inside the object and are zero outside; the
-    first coil is real, so that the phase of the image is that of the first coil's image.
+    onto it (its basis: right singular vectors ``v_k`` of the calibration matrix above
+    ``threshold``) is in image space a small Hermitian matrix for each pixel,
 
-    Assumptions: smooth maps, an object inside the field of view (one set cannot describe aliasing
-    within it). Signal outside the support of the maps is outside the model. Cost: one SVD of
-    ``(calibration - kernel)^d`` patches, then 100 products with ``n_coils x n_coils`` per pixel;
-    about a second for eight coils of 230 x 180, and as much again for compilation on the first
-    call.
+    .. math:: G(r) = K^{-d} \sum_k \hat v_k(r) \hat v_k(r)^H, \qquad
+              \hat v_k(r) = \sum_q v_k(q) e^{2 \pi i q r / N}
+
+    with a kernel of edge ``K`` in ``d`` dims, and ``S(r)`` is its eigenvector with eigenvalue 1.
+    The maps satisfy ``sum_c |S_c|^2 = 1`` inside the object and are zero outside; the first coil is
+    real, so that the phase of the image is that of the first coil's image.
+
+    Where one set cannot describe the data, as in an object that is larger than the field of view,
+    the second eigenvalue is near 1 too, and its eigenvector is a second set of maps, for
+    `invdiff.operators.mri.SoftSenseMRI`.
+
+    Assumptions: smooth maps. Signal outside the support of the maps is outside the model. Cost: one
+    SVD of ``(calibration - kernel)^d`` patches, ``n_coils^2`` FFTs of the image and an eigenvalue
+    problem of that size for each pixel; about a second for eight coils of 230 x 180.
 
     Args:
         kspace: ``(n_coils, *image)`` complex, centred; samples outside the block are not used.
         calibration: edge of the fully sampled central block; see `calibration_shape`.
         kernel: edge of the calibration kernel, in samples.
         threshold: singular values kept, relative to the largest.
-        crop: pixels with an eigenvalue below it are outside the object; 0 keeps all.
+        crop: pixels with an eigenvalue below it are zero in the maps of their set; 0 keeps all.
+        n_sets: sets of maps, those of the largest eigenvalues first; at most one for each coil.
 
     Returns:
-        Maps ``(n_coils, *image)`` complex64, on the CPU.
+        Maps ``(n_coils, *image)`` in the dtype of k-space, ``(n_sets, n_coils, *image)`` of more
+        than one set.
 
     Raises:
         ShapeError: k-space that is not ``(n_coils, y, x)`` or ``(n_coils, z, y, x)``.
-        InputError: a calibration block smaller than the kernel or larger than the image.
-        NonFiniteError: NaN or Inf in k-space or in the maps.
+        InputError: a calibration block that is smaller than the kernel, larger than the image or
+            zero, or more sets than coils.
+        NonFiniteError: NaN or Inf in k-space.
 
     References:
         Uecker et al. (2014), ESPIRiT: an eigenvalue approach to autocalibrating parallel MRI,
@@ -121,20 +134,55 @@ def espirit(
             expected=f"between the kernel, {kernel}, and the image, {tuple(kspace.shape[1:])}",
             hint="Maps need a fully sampled centre of k-space; without one, give sensitivities.",
         )
+    n_sets = as_integer("n_sets", n_sets, least=1)
+    if n_sets > len(kspace):
+        raise InputError("more sets of maps than coils", got=n_sets, expected=f"1 to {len(kspace)}")
     check_finite(kspace, "kspace")
-    from sigpy.mri.app import EspiritCalib
+    kernels = _kernels(kspace, calibration, kernel, threshold)
+    values, vectors = torch.linalg.eigh(_gram(kernels, tuple(kspace.shape[1:])))
+    largest = values[..., -n_sets:].flip(-1).movedim(-1, 0)
+    maps = vectors[..., -n_sets:].flip(-1).movedim((-1, -2), (0, 1))
+    first = maps[:, :1]
+    sets: Tensor = maps * torch.where(first == 0, 1, first.sgn().conj())
+    sets = sets * (largest > crop)[:, None]
+    return sets if n_sets > 1 else sets[0]
 
-    app = EspiritCalib(
-        kspace.detach().cpu().to(torch.complex64).numpy(),
-        calib_width=calibration,
-        thresh=threshold,
-        kernel_width=kernel,
-        crop=crop,
-        show_pbar=False,
+
+def _kernels(kspace: Tensor, calibration: int, edge: int, threshold: float) -> Tensor:
+    """Basis of the patches of the calibration block, ``(n, n_coils, *edges)``."""
+    n_coils, axes = len(kspace), range(1, kspace.ndim)
+    patches = kspace
+    for axis in axes:
+        start = kspace.shape[axis] // 2 - calibration // 2
+        patches = patches.narrow(axis, start, calibration).unfold(axis, edge, 1)
+    rows = patches.movedim(0, kspace.ndim - 1).reshape(-1, n_coils * edge ** len(axes))
+    _, singular, vectors = torch.linalg.svd(rows, full_matrices=False)
+    if singular[0] == 0:
+        raise InputError(
+            "the calibration block holds no signal",
+            got="zeros",
+            expected="the fully sampled centre of k-space",
+            hint="Check that k-space is centred: zero frequency at n // 2.",
+        )
+    kept: Tensor = vectors[singular > threshold * singular[0]]
+    return kept.reshape(-1, n_coils, *[edge] * len(axes))
+
+
+def _gram(kernels: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """``G(r)``, ``(*image, n_coils, n_coils)``, by the correlation of kernels over their lags."""
+    axes = tuple(range(-len(shape), 0))
+    small = [min(2 * edge, n) for edge, n in zip(kernels.shape[2:], shape, strict=True)]
+    spectra = torch.fft.fftn(kernels, s=small, dim=axes)
+    power = torch.einsum("kc...,kd...->cd...", spectra, spectra.conj())
+    lags = torch.fft.fftshift(torch.fft.ifftn(power, dim=axes), dim=axes)
+    wide = lags.new_zeros(*lags.shape[:2], *shape)
+    centre = (
+        slice(n // 2 - s // 2, n // 2 - s // 2 + s) for n, s in zip(shape, small, strict=True)
     )
-    maps = torch.from_numpy(app.run()).to(torch.complex64)
-    check_finite(maps, "ESPIRiT map")
-    return maps
+    wide[(..., *centre)] = lags
+    gram: Tensor = torch.fft.ifftn(torch.fft.ifftshift(wide, dim=axes), dim=axes, norm="forward")
+    gram = torch.fft.fftshift(gram, dim=axes) / math.prod(kernels.shape[2:])
+    return gram.movedim((0, 1), (-2, -1))
 
 
 def calibration_shape(mask: Tensor) -> tuple[int, ...]:
