@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -188,7 +189,7 @@ class Ensemble(NamedTuple):
         innovations: What the data said of the prior's covariance, ``(update, 4, n)`` as in
             `SamplerState`; None where they were not asked.
         effective_number: Effective number of the final weights over the number of particles,
-            between 0 and 1; None for a sampler without weights.
+            between 0 and 1; NaN if the weights were dropped, None for a sampler without weights.
         log_evidence: ``log p(y)`` without the normalisation of the noise; NaN if the weights were
             dropped, None for a sampler without weights.
     """
@@ -198,7 +199,7 @@ class Ensemble(NamedTuple):
     innovations: Tensor | None = None
     """``(step, 4, n)``, as in `SamplerState`."""
     effective_number: float | None = None
-    """Of the final weights, over the number of particles."""
+    """Of the final weights, over the number of particles; NaN if the weights were dropped."""
     log_evidence: float | None = None
     """``log p(y)`` without the normalisation of the noise; NaN if the weights were dropped."""
 
@@ -276,8 +277,11 @@ def _batch(last: SamplerState, seed: int, n_wanted: int) -> Ensemble:
     found = None if last.innovations is None else last.innovations[..., :n_wanted]
     if last.log_weights is None:
         return Ensemble(fields, found)
+    evidence = log_evidence(last)
+    if math.isnan(evidence):  # dropped weights were made equal, which says nothing of the members
+        return Ensemble(fields, found, math.nan, math.nan)
     share = effective_number(last.log_weights) / len(last.log_weights)
-    return Ensemble(fields, found, share, log_evidence(last))
+    return Ensemble(fields, found, share, evidence)
 
 
 def _joined(batches: Sequence[Ensemble]) -> Ensemble:

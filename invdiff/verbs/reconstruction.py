@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from inspect import signature
@@ -16,7 +17,7 @@ from invdiff.arguments import as_integer, as_number
 from invdiff.completion import completed, rescaled
 from invdiff.conditioning import Conditioning
 from invdiff.data_fit import run_verdicts
-from invdiff.errors import InputError, UnsupportedError
+from invdiff.errors import CalibrationWarning, InputError, UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian, Likelihood, NoiseModel
 from invdiff.needs import warn_if_narrow
@@ -30,6 +31,8 @@ from invdiff.verbs.inputs import as_device, given_problem, moved
 from invdiff.verbs.noise_levels import GivenNoise, noise_model
 
 __all__ = ["reconstruct"]
+
+_NO_WEIGHTS = "none: members are independent, and probabilities of separate modes approximate"
 
 
 def reconstruct(
@@ -93,8 +96,8 @@ def reconstruct(
         where the conditioning uses them ``invdiff_innovation_levels`` and
         ``invdiff_innovation_scales`` (noise levels, and the factors of the prior's covariance that
         the data asked for there) with the verdict ``invdiff_prior_fit``;
-        for weighted samplers also ``invdiff_effective_number`` (a share of the particles),
-        ``invdiff_weights`` (carried or dropped), and ``invdiff_log_evidence`` of carried ones.
+        ``invdiff_weights`` (carried, dropped or none), ``invdiff_effective_number`` (a share of the
+        particles; NaN without weights), and ``invdiff_log_evidence`` of carried weights.
 
     Raises:
         ShapeError: Data, operator and prior that do not live on matching grids.
@@ -107,7 +110,8 @@ def reconstruct(
 
     Warns:
         CalibrationWarning: A method that is known to draw too narrow an ensemble, a data misfit
-            that the noise does not explain, or a prior that states its error wrongly.
+            that the noise does not explain, a prior that states its error wrongly, or weights that
+            were dropped.
         DataFitWarning: A data misfit far from 1.
         DataWarning: Values that are not zero where the operator does not measure; the attribute
             ``invdiff_unmeasured_values`` counts them.
@@ -259,13 +263,25 @@ def _check_name(name: object, grid: Grid) -> None:
 
 
 def _weighting(drawn: Ensemble) -> dict[str, object]:
-    """What a weighted sampler reports of its weights."""
+    """What became of the weights, which give separate modes their probabilities.
+
+    Warns:
+        CalibrationWarning: The weights were dropped during the run.
+    """
     if drawn.effective_number is None or drawn.log_evidence is None:
-        return {}
-    share = {"effective_number": round(drawn.effective_number, 4)}
-    if math.isnan(drawn.log_evidence):
-        return share | {"weights": "dropped"}
-    return share | {"weights": "carried", "log_evidence": drawn.log_evidence}
+        return {"weights": _NO_WEIGHTS, "effective_number": math.nan}
+    if not math.isnan(drawn.log_evidence):
+        share = {"effective_number": round(drawn.effective_number, 4)}
+        return {"weights": "carried", "log_evidence": drawn.log_evidence} | share
+    warnings.warn(
+        "The weights of the particles were dropped during the run, since no ensemble of this size"
+        " could carry them: if the posterior has separate modes, their probabilities are those of"
+        " independent members and may be far off. More particles (TwistedSMC(particles=...)) may"
+        " carry them.",
+        CalibrationWarning,
+        stacklevel=3,
+    )
+    return {"weights": "dropped", "effective_number": math.nan}
 
 
 def _rescaled(noise: NoiseModel, scale: float, device: torch.device) -> NoiseModel:

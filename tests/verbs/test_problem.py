@@ -12,7 +12,7 @@ import xarray as xr
 
 from invdiff import Grid, invert, reconstruct
 from invdiff.covariance import Covariance
-from invdiff.errors import InputError
+from invdiff.errors import CalibrationWarning, InputError
 from invdiff.fwi import LBFGS
 from invdiff.io import open_result, write_result
 from invdiff.operators.linear import Identity, Mask
@@ -163,8 +163,10 @@ class Skewed(GaussianPrior):
 def test_a_result_whose_weights_were_dropped_can_be_stored(suffix: str, tmp_path: Path) -> None:
     prior = Skewed(GRID, torch.zeros(4, 4), correlation(4, 2.0))
     sampler = TwistedSMC(4, particles=8, carry=0.9)
-    result = reconstruct(PROBLEM, prior=prior, **FAST | {"sampler": sampler})
+    with pytest.warns(CalibrationWarning, match="weights of the particles were dropped"):
+        result = reconstruct(PROBLEM, prior=prior, **FAST | {"sampler": sampler})
     assert result.attrs["invdiff_weights"] == "dropped"
+    assert result.attrs["invdiff_effective_number"] == "nan"
     write_result(result, tmp_path / f"out{suffix}")
     with open_result(tmp_path / f"out{suffix}") as stored:
         xr.testing.assert_equal(stored.load(), result)
