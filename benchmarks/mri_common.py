@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from invdiff.calibration import coverage
+from invdiff.calibration import StudentInterval, coverage
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.noise import NoiseField
@@ -223,9 +223,10 @@ def scores(members: Tensor, scan: Scan, reference: Tensor) -> dict[str, float]:
         )
         truth = domain.to_dataarray(reference, "reference")
         is_object = abs(truth) > OBJECT
-        row["coverage90"] = float(coverage(ensemble, truth, (0.9,), where=is_object)[0])
+        held = coverage(ensemble, truth, (0.9,), where=is_object, interval=StudentInterval())
+        row["coverage90"] = float(held[0])
     likelihood = Gaussian(scan.y, scan.operator, scan.noise_std)
-    row["chi2"] = float(likelihood.misfit(members).mean())
+    row["misfit"] = float(likelihood.misfit(members).mean())
     return row
 
 

@@ -1,10 +1,10 @@
 """Reconstruction of simulated 8-coil scans of Colin27, which no prior was trained on.
 
 PSNR (dB) and SSIM of magnitudes, of the posterior mean where there is an ensemble; ``coverage90``
-of real and imaginary parts within the object; ``chi2`` the data misfit of the members, expected 1;
-``seconds`` of a whole ensemble of ``--members``; ``passes`` of the network per member, a vjp counts
-two. Rows of the default sampler at several numbers of steps give the curve of accuracy against
-passes, drawn in ``results/mri_simulated.png``.
+of real and imaginary parts within the object (Student's intervals); ``misfit`` the data misfit of
+the members, 1 is expected; ``seconds`` of a whole ensemble of ``--members``; ``passes`` of the
+network per member, a vjp counts two. Rows of the default sampler at several numbers of steps give
+the curve of accuracy against passes, drawn in ``results/mri_simulated.png``.
 Run: ``python -m benchmarks.mri_simulated [--method NAME ...] [--only CASE ...] [--quick]``; rows
 that are not made again are kept.
 """

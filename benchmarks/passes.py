@@ -16,7 +16,7 @@ Row = Mapping[str, object]
 FIGURES = {
     "psnr": ("PSNR of the posterior mean (dB)", None),
     "coverage90": ("coverage of 90 % intervals", 0.9),
-    "chi2": ("data misfit of the members", 1.0),
+    "misfit": ("data misfit of the members", 1.0),
 }
 SLOW = 1000  # passes; methods beyond stand at the right edge
 CURVE = "invdiff,"  # rows of the default sampler: "invdiff, 8 steps"
