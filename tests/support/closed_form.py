@@ -121,7 +121,8 @@ def gaussian_problem(
     operator = linear_operator(name, n)
     prior = gaussian_prior(operator.domain, schedule=schedule)
     c = (prior._vectors * prior._values) @ prior._vectors.mH
-    root = prior._vectors * prior._values.sqrt()
+    # The symmetric root: eigenvectors alone differ in sign from one machine to the next.
+    root = (prior._vectors * prior._values.sqrt()) @ prior._vectors.mH
     x = (root @ normal((n * n,), 3, root.dtype)).reshape(n, n)
     term = observe(operator, x, noise, seed=4)
     mean, covariance = kalman(c, dense(operator), term.y.flatten(), noise)
