@@ -23,7 +23,12 @@ __all__ = [
 
 
 class PredictionInterval(Protocol):
-    """What :func:`~invdiff.calibration.coverage` asks of a kind of interval."""
+    """What :func:`~invdiff.calibration.coverage` asks of a kind of interval.
+
+    Examples:
+        >>> from invdiff.calibration import PredictionInterval, RankInterval
+        >>> interval: PredictionInterval = RankInterval()
+    """
 
     def inside(
         self, ensemble: xr.DataArray, truth: xr.DataArray, levels: Sequence[float], *, dim: str

@@ -183,7 +183,7 @@ def rank_histogram(
         (array([44, 56, 50, 50]), 0.7)
         >>> narrow = rank_histogram(ensemble / 2, truth, n_bins=4)  # half the spread: a U
         >>> narrow["count"].values
-        array([68, 29, 30, 73])
+        array([68, 28, 31, 73])
     """
     check_independent(truth.dims, dim_independent)
     _, _, where = paired(ensemble, truth, where, dim=dim)

@@ -45,7 +45,7 @@ class DDIM(RatioSampler):
         >>> prior = StationaryGaussianPrior(Grid(("x",), (64,)), torch.zeros(64), torch.ones(64))
         >>> draw = lambda steps: sample(prior, DDIM(steps), realizations=64, seed=0)
         >>> [round(float(draw(steps).std()), 2) for steps in (10, 100)]
-        [0.75, 0.98]
+        [0.79, 0.98]
     """
 
     steps: int = 100
