@@ -244,10 +244,8 @@ class GaussianMixturePrior(_Mixture):
         return fields.reshape(*modes.shape[:2], *self.grid.shape)
 
     def _colour(self, component: int, eps: Tensor) -> Tensor:
-        # The symmetric root: eigenvectors alone differ in sign from one machine to the next.
-        vectors = self._vectors[component]
-        modes = self._values[component].sqrt() * (eps.flatten(1) @ vectors)
-        return (modes @ vectors.mT).reshape(eps.shape)
+        modes = self._values[component].sqrt() * eps.flatten(1)
+        return (modes @ self._vectors[component].mT).reshape(eps.shape)
 
 
 def _innovation(matrix: Tensor, c: Tensor, noise_std: float) -> Tensor:
