@@ -81,7 +81,7 @@ class TwistedSMC(ParticleSampler):
         (-86.2, 1.0)
     """
 
-    steps: int = 10
+    steps: int = 20
     particles: int = 4
     threshold: float = 0.5
     carry: float = 0.05
