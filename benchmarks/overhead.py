@@ -80,6 +80,7 @@ class TimedCovariance(Covariance):
     """A covariance whose products are timed."""
 
     def __init__(self, covariance: Covariance, clock: Clock) -> None:
+        self._covariance, self._clock = covariance, clock
         self.spectrum, self.is_stationary = covariance.spectrum, covariance.is_stationary
         self._coordinates = clock.timing("covariance", covariance.coordinates)
         self._sqrt = clock.timing("covariance", covariance.sqrt)
@@ -93,6 +94,9 @@ class TimedCovariance(Covariance):
 
     def sqrt_adjoint(self, v: Tensor) -> Tensor:
         return self._sqrt_adjoint(v)
+
+    def scaled(self, factor: Tensor) -> TimedCovariance:
+        return TimedCovariance(self._covariance.scaled(factor), self._clock)
 
 
 class TimedPrior(BasePrior):

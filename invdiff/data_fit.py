@@ -147,18 +147,18 @@ def run_verdicts(
             there is no warning of the prior: noise level and operator come first.
     """
     mean = float(misfit.double().mean())
-    verdict = warn_of_misfit(misfit, n_data, stacklevel=stacklevel + 1)
-    if _is_off(mean, n_data) and not _is_far(mean, n_data):
-        warnings.warn(verdict, CalibrationWarning, stacklevel=stacklevel)
-    found: dict[str, object] = {"data_fit": verdict}
+    fit = warn_of_misfit(misfit, n_data, stacklevel=stacklevel + 1)
+    is_off = _is_off(mean, n_data)
+    if is_off and not _is_far(mean, n_data):
+        warnings.warn(fit, CalibrationWarning, stacklevel=stacklevel)
     if innovations is None:
-        return found
+        return {"data_fit": fit}
     levels, factors = innovations.double().mean(-1).T[:2]
     verdict = prior_verdict(innovations)
-    usual = _USUAL[0] <= float(factors.median()) <= _USUAL[1]
-    if not usual and not _is_off(mean, n_data):
+    if not is_off and not _USUAL[0] <= float(factors.median()) <= _USUAL[1]:
         warnings.warn(verdict, CalibrationWarning, stacklevel=stacklevel)
-    return found | {
+    return {
+        "data_fit": fit,
         "prior_fit": verdict,
         "innovation_levels": levels.tolist(),
         "innovation_scales": factors.tolist(),

@@ -9,14 +9,14 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invdiff.conditioning.base import Conditioning
+from invdiff.conditioning.adaptive import AdaptiveConditioning, linear_model
 from invdiff.conditioning.innovation import BY_DATA, InnovationScale
 from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
 from invdiff.covariance import Covariance
-from invdiff.likelihood import Gaussian, Likelihood, Linearised, LinearModel
+from invdiff.likelihood import Gaussian, Likelihood
 from invdiff.linalg import inner, per_member, squared_norm
 from invdiff.needs import Needs
-from invdiff.protocols import Prior, Term
+from invdiff.protocols import Term
 
 __all__ = ["Laplace"]
 
@@ -24,7 +24,7 @@ _MAX_HALVINGS = 8  # of a Gauss-Newton step that overshoots
 
 
 @dataclass(frozen=True)
-class Laplace(Conditioning):
+class Laplace(AdaptiveConditioning):
     """Laplace's approximation of ``p(x_0 | x_t, y)``: a Gaussian around the mode, by Gauss-Newton.
 
     The prior's ``p(x_0 | x_t)`` is taken as ``N(m, C)`` with its moments. The mode ``x*`` of its
@@ -76,35 +76,6 @@ class Laplace(Conditioning):
     has_evidence = True
     needs_grad = True
 
-    def update(
-        self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor
-    ) -> GaussianUpdate:
-        """The update of ``N(m, C)`` by the likelihoods linearised at the mode."""
-        mean, covariance = prior.moments(x_t, t)
-        return self.given(mean, covariance, terms, x_t=x_t, t=t)
-
-    def tracked_update(
-        self,
-        prior: Prior,
-        terms: Sequence[Term],
-        x_t: Tensor,
-        *,
-        t: Tensor,
-        record: Tensor | None,
-    ) -> tuple[GaussianUpdate, Tensor | None]:
-        """The update of ``N(m, scale C)``, and the record of the scale.
-
-        The innovation is that of the likelihoods linearised at ``m``.
-        """
-        mean, covariance = prior.moments(x_t, t)
-        likelihoods = [term for term in terms if isinstance(term, Likelihood)]
-        if self.scale is not None and len(likelihoods) == len(terms):
-            models = [_model(term, mean) for term in likelihoods]
-            covariance, record = self.scale.apply(
-                mean, covariance, models, level=float(prior.schedule.ratio(t)), record=record
-            )
-        return self.given(mean, covariance, terms, x_t=x_t, t=t), record
-
     def given(
         self,
         mean: Tensor,
@@ -114,15 +85,7 @@ class Laplace(Conditioning):
         x_t: Tensor,
         t: Tensor,
     ) -> GaussianUpdate:
-        """``N(mean, covariance)`` times any terms, those other than likelihoods to first order.
-
-        Args:
-            mean: Mean of the Gaussian, ``(batch, *shape)``.
-            covariance: Covariance of the fields before these data.
-            terms: Likelihoods and other differentiable log-densities.
-            x_t: Noisy fields ``(batch, *shape)``, for terms that depend on them.
-            t: Time of the noisy fields, a scalar.
-        """
+        """``N(mean, covariance)`` times any terms, as a Gaussian around the mode."""
         likelihoods = [term for term in terms if isinstance(term, Likelihood)]
         others = [term for term in terms if not isinstance(term, Likelihood)]
         slope = Slope.of(others, mean, covariance, x_t=x_t, t=t)
@@ -147,7 +110,7 @@ class Laplace(Conditioning):
 
         def linearised(u: Tensor | None) -> GaussianUpdate:
             x_star = mean if u is None else mean + covariance.sqrt(u)
-            models = [_model(likelihood, x_star) for likelihood in likelihoods]
+            models = [linear_model(likelihood, x_star) for likelihood in likelihoods]
             return gaussian_update(
                 mean,
                 covariance,
@@ -181,13 +144,6 @@ class Laplace(Conditioning):
             if not bool(moving.any()):
                 break
         return update
-
-
-def _model(likelihood: Likelihood, x_star: Tensor) -> LinearModel:
-    """The linearisation of a likelihood; a linear Gaussian one is its own."""
-    if isinstance(likelihood, Gaussian) and likelihood.is_linear:
-        return likelihood
-    return Linearised(likelihood, x_star)
 
 
 def _line_search(

@@ -8,18 +8,19 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from invdiff.conditioning.base import Conditioning, split_terms
+from invdiff.conditioning.adaptive import AdaptiveConditioning
+from invdiff.conditioning.base import split_terms
 from invdiff.conditioning.innovation import BY_DATA, InnovationScale
 from invdiff.conditioning.update import GaussianUpdate, Slope, gaussian_update
 from invdiff.covariance import Covariance
 from invdiff.needs import Needs
-from invdiff.protocols import Prior, Term
+from invdiff.protocols import Term
 
 __all__ = ["MomentMatching"]
 
 
 @dataclass(frozen=True)
-class MomentMatching(Conditioning):
+class MomentMatching(AdaptiveConditioning):
     """Gaussian update of the prior's moments by linear Gaussian data; the default for such data.
 
     ``p(x_0 | x_t)`` is taken as ``N(m, C)`` with the prior's own moments, as in MMPS (Rozet et al.
@@ -64,32 +65,7 @@ class MomentMatching(Conditioning):
     scale: InnovationScale | None = BY_DATA
     has_evidence = True
 
-    def update(
-        self, prior: Prior, terms: Sequence[Term], x_t: Tensor, *, t: Tensor
-    ) -> GaussianUpdate:
-        """The update of ``N(m, C)`` by the data."""
-        return self._given(*prior.moments(x_t, t), terms, x_t=x_t, t=t)
-
-    def tracked_update(
-        self,
-        prior: Prior,
-        terms: Sequence[Term],
-        x_t: Tensor,
-        *,
-        t: Tensor,
-        record: Tensor | None,
-    ) -> tuple[GaussianUpdate, Tensor | None]:
-        """The update of ``N(m, scale C)``, and the record of the scale."""
-        mean, covariance = prior.moments(x_t, t)
-        gaussians, others = split_terms(terms)
-        if self.scale is not None and not others:
-            level = float(prior.schedule.ratio(t))
-            covariance, record = self.scale.apply(
-                mean, covariance, gaussians, level=level, record=record
-            )
-        return self._given(mean, covariance, terms, x_t=x_t, t=t), record
-
-    def _given(
+    def given(
         self,
         mean: Tensor,
         covariance: Covariance,
@@ -98,6 +74,7 @@ class MomentMatching(Conditioning):
         x_t: Tensor,
         t: Tensor,
     ) -> GaussianUpdate:
+        """The update of ``N(mean, covariance)`` by the data; other terms to first order."""
         gaussians, others = split_terms(terms)
         return gaussian_update(
             mean,

@@ -194,12 +194,6 @@ class _Scaled(Covariance):
     base: Covariance
     factor: Tensor
 
-    @property
-    def spectrum(self) -> Tensor | None:  # type: ignore[override]
-        """The spectrum of each member."""
-        spectrum = self.base.spectrum
-        return None if spectrum is None else per_member(self.factor, spectrum) * spectrum
-
     def coordinates(self, e: Tensor) -> Tensor:
         """Coordinates of the covariance that is scaled."""
         return self.base.coordinates(e)

@@ -12,7 +12,7 @@ from invdiff.grid import Grid, check_finite
 from invdiff.operators.base import Linear
 from invdiff.operators.inputs import as_mask, as_tensor
 
-__all__ = ["CartesianMRI"]
+__all__ = ["CartesianMRI", "check_sensitivity"]
 
 _DIMS = {2: ("y", "x"), 3: ("z", "y", "x")}
 # Complex values that the gram of a GPU holds at once; more coils go one after the other.
@@ -84,7 +84,7 @@ class CartesianMRI(Linear):
         check_finite(mask, "mask")
         if sensitivity is not None:
             sensitivity = as_tensor(sensitivity, "sensitivity")
-            _check_sensitivity(sensitivity)
+            check_sensitivity(sensitivity)
         domain = domain or _default_domain(mask, sensitivity)
         if not domain.is_complex:
             raise DTypeError(
@@ -207,7 +207,8 @@ class CartesianMRI(Linear):
         return f"CartesianMRI({coils}, {size}, R={self.acceleration:.2f})"
 
 
-def _check_sensitivity(sensitivity: Tensor) -> None:
+def check_sensitivity(sensitivity: Tensor) -> None:
+    """Refuse what is not one set of coil maps, ``(n_coils, *image)``, complex and finite."""
     if not sensitivity.is_complex():
         raise DTypeError(
             "sensitivity is real",

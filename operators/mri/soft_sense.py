@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from invdiff.errors import DTypeError, ShapeError
-from invdiff.grid import Grid, check_finite
+from invdiff.errors import ShapeError
+from invdiff.grid import Grid
 from invdiff.operators.base import Linear
 from invdiff.operators.inputs import as_tensor
-from invdiff.operators.mri.cartesian import CartesianMRI
+from invdiff.operators.mri.cartesian import CartesianMRI, check_sensitivity
 
 __all__ = ["SoftSenseMRI"]
 
@@ -61,13 +61,6 @@ class SoftSenseMRI(Linear):
 
     def __init__(self, mask: Tensor, sensitivity: Tensor, *, image: Grid | None = None) -> None:
         sensitivity = as_tensor(sensitivity, "sensitivity")
-        if not sensitivity.is_complex():
-            raise DTypeError(
-                "sensitivity is real",
-                got=sensitivity.dtype,
-                expected="complex values",
-                hint="Convert it with sensitivity.to(torch.complex64) if its phase is zero.",
-            )
         if sensitivity.ndim not in (4, 5):
             raise ShapeError(
                 "sensitivity does not look like sets of coil maps",
@@ -75,7 +68,8 @@ class SoftSenseMRI(Linear):
                 expected="(n_sets, n_coils, y, x) or (n_sets, n_coils, z, y, x)",
                 hint="Use CartesianMRI for one set of maps.",
             )
-        check_finite(sensitivity, "sensitivity")
+        for maps in sensitivity:
+            check_sensitivity(maps)
         # One map set checks all shapes; the operator proper has one uniform coil.
         first = CartesianMRI(mask, sensitivity[0], domain=image)
         one = first.domain

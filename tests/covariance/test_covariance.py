@@ -98,6 +98,20 @@ def test_it_is_hermitian_and_positive(name: str, dtype: torch.dtype) -> None:
     assert (energy.real >= -1e-12).all()
 
 
+@every_covariance
+@every_dtype
+def test_scaled_multiplies_products_and_draws(name: str, dtype: torch.dtype) -> None:
+    covariance = COVARIANCES[name](dtype)
+    factor = torch.tensor([0.5, 1.0, 3.0], dtype=REAL)
+    scaled, v = covariance.scaled(factor), normal((3, N, N), 8, dtype)
+    shape = (3, 1, 1)
+    torch.testing.assert_close(scaled(v), factor.reshape(shape) * covariance(v))
+    torch.testing.assert_close(scaled.draw(v), factor.sqrt().reshape(shape) * covariance.draw(v))
+    if scaled.spectrum is not None:
+        expected = factor.reshape(shape) * covariance.spectrum
+        torch.testing.assert_close(scaled.spectrum, expected)
+
+
 @every_dtype
 def test_dense_is_the_matrix(dtype: torch.dtype) -> None:
     matrix, v = dense_matrix(dtype), normal((3, N, N), 1, dtype)
