@@ -83,14 +83,15 @@ class InnovationScale:
             mean: Mean ``m``, ``(batch, *shape)``.
             covariance: Covariance ``C`` as the prior states it.
             models: Whitened linear data; without any nothing is changed.
-            level: Noise level of ``x_t``, which also seeds the probe.
+            level: Noise level of ``x_t``.
             record: Rows of earlier updates, ``(update, 4, batch)``: noise level, factor,
-                ``|r|^2 / n`` and ``tr S / n``; None at the start.
+                ``|r|^2 / n`` and ``tr S / n``; None at the start. Their number seeds the probe.
         """
         n = sum(model.n_data for model in models)
         if n == 0:
             return covariance, record
-        squares, trace, error = self._statistics(mean, covariance, models, level=level)
+        number = 0 if record is None else len(record)
+        squares, trace, error = self._statistics(mean, covariance, models, number)
         tiny = torch.finfo(trace.dtype).tiny
         before = torch.ones_like(trace) if record is None else record[-1, 1]
         change = (squares - n) / trace.clamp_min(tiny) - before
@@ -104,13 +105,13 @@ class InnovationScale:
         return covariance.scaled(factor.to(mean.dtype.to_real())), record
 
     def _statistics(
-        self, mean: Tensor, covariance: Covariance, models: Sequence[LinearModel], *, level: float
+        self, mean: Tensor, covariance: Covariance, models: Sequence[LinearModel], number: int
     ) -> tuple[Tensor, Tensor, Tensor]:
         """``|r|^2``, ``tr S`` and the standard error of the factor, ``(batch,)`` in double."""
         n = sum(model.n_data for model in models)
         zero = torch.zeros(len(mean), dtype=torch.float64, device=mean.device)
         squares = sum((squared_norm(m.measured(m.residual(mean))) for m in models), zero)
-        probe = covariance.coordinates(_probe(mean[:1], level).expand_as(mean))
+        probe = covariance.coordinates(_probe(mean[:1], number).expand_as(mean))
         spread = covariance.sqrt(probe)
         first, *others = (model.precision(spread) for model in models)
         pulled = covariance.sqrt_adjoint(sum(others, first))
@@ -124,9 +125,9 @@ BY_DATA = InnovationScale()
 """The default of the conditionings that use it."""
 
 
-def _probe(like: Tensor, level: float) -> Tensor:
-    """White values of modulus one, ``(1, *shape)``."""
-    rng = np.random.default_rng([_SALT, int(np.float64(level).view(np.uint64))])
+def _probe(like: Tensor, number: int) -> Tensor:
+    """White values of modulus one, ``(1, *shape)``, the same in all units of the field."""
+    rng = np.random.default_rng([_SALT, number])
     signs = rng.choice([-1.0, 1.0], (2, *like.shape))
     white = (signs[0] + 1j * signs[1]) * 0.5**0.5 if like.is_complex() else signs[0]
     return torch.from_numpy(np.asarray(white)).to(like)
