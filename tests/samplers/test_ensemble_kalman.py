@@ -47,9 +47,9 @@ def test_enkg_on_gaussian_posteriors(name: str, noise: float) -> None:
     problem = gaussian_problem(name, noise, n=5)
     model = Posterior(problem.prior, problem.term)
     mean, variance = errors(problem, last(model, EnKG(24, calls=12), 256).x)
-    # Biased by the discrete flow and by 512 members; measured 0.10 to 0.25, and 0.92 to 1.00.
-    assert mean < 0.35
-    assert 0.85 < variance < 1.1
+    # Biased by the discrete flow and 256 members; six seeds gave 0.08 to 0.39, and 0.84 to 1.03.
+    assert mean < 0.45
+    assert 0.8 < variance < 1.1
 
 
 def test_eki_tempers_in_as_many_updates_as_it_needs() -> None:
