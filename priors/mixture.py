@@ -96,7 +96,7 @@ class _Mixture(BasePrior):
         component = torch.searchsorted(edges, uniform).clamp_max(len(self.weights) - 1)
         draws = self.means[component]
         eps = noise(self.grid, range(n), 0)
-        for k in range(len(self.weights)):
+        for k in component.unique().tolist():
             draws[component == k] += self._colour(k, eps[component == k])
         return draws
 

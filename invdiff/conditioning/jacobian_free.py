@@ -39,7 +39,8 @@ class JacobianFree(Conditioning):
         power: Spectrum ``S`` of the field, ``(*shape)`` in ``torch.fft.fftn`` order, whose mean is
             the variance of a point (for a real field ``S(-k) = S(k)``); or that variance as a
             number, for white fields.
-        tolerance: Error left by a solve, as a fraction of the posterior's own spread.
+        tolerance: Largest error of a solve, in posterior standard deviations of any linear
+            functional of the field.
         max_iterations: Largest number of conjugate-gradient steps of a solve.
 
     Raises:
@@ -49,8 +50,8 @@ class JacobianFree(Conditioning):
     needs: ClassVar[Needs] = Needs.LINEAR | Needs.GAUSSIAN  # other terms enter to first order
 
     power: Tensor | float
-    tolerance: float = 0.05
-    max_iterations: int = 100
+    tolerance: float = 0.5
+    max_iterations: int = 300
     has_evidence = True
 
     def __post_init__(self) -> None:

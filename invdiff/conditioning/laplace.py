@@ -47,7 +47,8 @@ class Laplace(AdaptiveConditioning):
     Args:
         iterations: Largest number of Gauss-Newton steps.
         rtol: A member has converged when a step moves it by less than this share of its spread.
-        tolerance: Error left by an iterative solve, as a fraction of the posterior's own spread.
+        tolerance: Largest error of a solve, in posterior standard deviations of any linear
+            functional of the field.
         max_iterations: Largest number of conjugate-gradient steps of a solve.
         scale: How the data scale ``C`` within a run; None leaves it as the prior states it.
 
@@ -70,8 +71,8 @@ class Laplace(AdaptiveConditioning):
 
     iterations: int = 8
     rtol: float = 1e-2
-    tolerance: float = 0.05
-    max_iterations: int = 100
+    tolerance: float = 0.5
+    max_iterations: int = 300
     scale: InnovationScale | None = BY_DATA
     has_evidence = True
     needs_grad = True

@@ -41,7 +41,8 @@ class MomentMatching(AdaptiveConditioning):
     diagonal in the DFT, otherwise a few applications of ``P``.
 
     Args:
-        tolerance: Error left by a solve, as a fraction of the posterior's own spread.
+        tolerance: Largest error of a solve, in posterior standard deviations of any linear
+            functional of the field.
         max_iterations: Largest number of conjugate-gradient steps of a solve.
         scale: How the data scale ``C`` within a run; None leaves it as the prior states it.
 
@@ -60,8 +61,8 @@ class MomentMatching(AdaptiveConditioning):
 
     needs: ClassVar[Needs] = Needs.LINEAR | Needs.GAUSSIAN  # other terms enter to first order
 
-    tolerance: float = 0.05
-    max_iterations: int = 100
+    tolerance: float = 0.5
+    max_iterations: int = 300
     scale: InnovationScale | None = BY_DATA
     has_evidence = True
 

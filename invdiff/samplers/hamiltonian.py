@@ -23,7 +23,7 @@ __all__ = ["HMC", "Langevin"]
 
 def _accurate() -> Laplace:
     """A solver accurate enough for a chain to be reversible."""
-    return Laplace(tolerance=1e-3)
+    return Laplace(tolerance=0.05)
 
 
 @dataclass(frozen=True)

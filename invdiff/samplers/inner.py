@@ -104,12 +104,13 @@ class ExactGaussian:
     per draw; no network pass.
 
     Args:
-        tolerance: Error left by the solve, as a fraction of the draw's own spread.
+        tolerance: Largest error of the solve, in standard deviations of any linear functional of
+            the draw.
         max_iterations: Largest number of conjugate-gradient steps of the solve.
     """
 
-    tolerance: float = 0.05
-    max_iterations: int = 100
+    tolerance: float = 0.5
+    max_iterations: int = 300
 
     def check(self, terms: Sequence[Term]) -> None:
         """Refuse all terms but linear Gaussian likelihoods.

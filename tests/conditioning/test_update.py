@@ -20,6 +20,7 @@ from invdiff.covariance import (
 from invdiff.errors import UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian, Linearised, StudentT
+from invdiff.linalg import inner
 from invdiff.noise import NoiseField
 from invdiff.operators import Convolution, Linear, Mask, Saturating
 from invdiff.operators.mri import CartesianMRI
@@ -143,6 +144,31 @@ def test_the_update_is_that_of_dense_algebra(
     )
     kept = torch.tensor([1, 1, 2])
     torch.testing.assert_close(update.take(kept).posterior_mean().flatten(1), shifted[kept])
+
+
+@pytest.mark.parametrize("side", [16, 32])
+def test_a_solve_errs_by_a_share_of_a_deviation_in_every_direction(side: int) -> None:
+    """Also along a lesion in a hole of the data, where a mean over all unknowns hides the error."""
+    grid = grid2d(side)
+    place = torch.arange(side, dtype=torch.float64) - side / 2
+    lesion = torch.exp(-(place[:, None] ** 2 + place**2) / 8)
+    covariance = SpectralCovariance(
+        power_spectrum(side, 3.0), (0.5 + lesion)[None], is_complex=False
+    )
+    mask = lesion < 0.1
+    term = Gaussian(normal((side, side), 3) * mask, Mask(grid, mask), 0.02)
+    loose, tight = (
+        GaussianUpdate(
+            torch.zeros(1, side, side, dtype=torch.float64), covariance, [term], **kwargs
+        )
+        for kwargs in ({}, {"tolerance": 1e-10, "max_iterations": 2000})
+    )
+    error = loose.coordinates() - tight.coordinates()
+    energy = float(inner(error, tight.precision(error)).sqrt())
+    assert 0 < energy < loose.tolerance == 0.5
+    missed = float(inner(lesion[None], covariance.sqrt(error)).abs())
+    spread = float(inner(lesion[None], tight.posterior_covariance()(lesion[None])).sqrt())
+    assert missed <= 1.001 * energy * spread
 
 
 @KINDS

@@ -380,3 +380,14 @@ def test_levy_and_spectral_mixtures_that_make_no_sense_are_refused() -> None:
     for spectra, error in ((slope + 1, ShapeError), (means, InputError), (means[:1], ShapeError)):
         with pytest.raises(error, match="spectra"):
             SpectralMixturePrior(grid2d(N), weights, means, spectra=spectra)
+
+
+def test_a_single_exact_draw_of_a_mixture_leaves_the_other_components_out() -> None:
+    prior = SpectralMixturePrior(
+        grid2d(4),
+        torch.tensor([0.5, 0.5], dtype=torch.float64),
+        torch.stack([normal((4, 4), 1), normal((4, 4), 2)]),
+        spectra=torch.ones(2, 4, 4, dtype=torch.float64),
+    )
+    many = prior.exact_draws(8, seed=0)
+    torch.testing.assert_close(prior.exact_draws(1, seed=0)[0], many[0])
