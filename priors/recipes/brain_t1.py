@@ -37,8 +37,13 @@ PATCHES = ((96, 4, 4), (125, 3, 3))  # side, slices, patches of each: as much wo
 WHOLE_SIDES, N_WHOLE = (150, 224), 4
 CONFIG = UNetConfig(widths=(80, 112, 144))
 SIGMA_DATA = 0.3
-RECIPE = TrainingRecipe(steps=5600, noise_median=0.2, noise_spread=1.5)
-SCHEDULE = VE(ratio_min=0.005, ratio_max=8.0)
+# One after the other. Most of the first is spent where an image takes shape; the second goes to the
+# levels at which noise hides a whole head, where draws without data begin.
+STAGES = (
+    TrainingRecipe(steps=5600, noise_median=0.2, noise_spread=1.5),
+    TrainingRecipe(steps=5000, learning_rate=5e-4, noise_median=0.35, noise_spread=2.0, seed=1),
+)
+SCHEDULE = VE(ratio_min=0.005, ratio_max=30.0)
 N_SLICES = 32  # of the validation subjects, for the spectra and again for the figures
 N_DRAWS = 16  # without data, to be compared with the latter
 SEED_FIT, SEED_VALIDATE, SEED_DRAWS = 1, 2, 3
@@ -52,9 +57,9 @@ CARD = {
     "licence": "BSD-3-Clause; label maps: Apache-2.0 (BBillot/SynthSeg)",
     "intended_use": "Research on reconstruction of axial brain slices; no clinical use.",
     "recipe": f"python -m invdiff.priors.recipes.brain_t1; every other step whole slices, "
-    f"else patches of {[side for side, _, _ in PATCHES]} px; {RECIPE}",
-    "steps": RECIPE.steps,
-    "seed": RECIPE.seed,
+    f"else patches of {[side for side, _, _ in PATCHES]} px; {', then '.join(map(str, STAGES))}",
+    "steps": sum(stage.steps for stage in STAGES),
+    "seed": STAGES[0].seed,
 }
 
 
@@ -102,7 +107,9 @@ def main(
     labels: Path,
     out: Annotated[Path, typer.Option(help="Where the prior is written.")] = Path("brain-t1"),
     *,
-    checkpoint: Annotated[Path | None, typer.Option(help="Resume from and write to.")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Resume from and write to; one file for each stage.")
+    ] = None,
     network: Annotated[str, typer.Option(help="A stored prior to fit anew, not train.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a stored prior.")] = False,
     overrule: Annotated[bool, typer.Option("--overrule", help="Save what fails the gate.")] = False,
@@ -113,12 +120,7 @@ def main(
     trained = (
         load_prior(network).network
         if network
-        else train(
-            EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed),
-            BrainBatches(BrainGenerator(maps.of_subjects(TRAINING_SUBJECTS))),
-            RECIPE,
-            checkpoint=checkpoint,
-        )
+        else train_stages(maps.of_subjects(TRAINING_SUBJECTS), checkpoint=checkpoint)
     )
     generator = BrainGenerator(maps.of_subjects(VALIDATION_SUBJECTS))
     prior = fit(trained, generator, n_slices=N_SLICES)
@@ -131,6 +133,19 @@ def main(
         overwrite=overwrite,
         overrule=overrule,
     )
+
+
+def train_stages(maps: LabelMaps, *, checkpoint: Path | None = None) -> EDMNetwork:
+    """The network after all `STAGES`, each of which goes on from the averaged weights."""
+    network = EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=STAGES[0].seed)
+    for number, stage in enumerate(STAGES, 1):
+        network = train(
+            network.requires_grad_(True),
+            BrainBatches(BrainGenerator(maps), seed=stage.seed),
+            stage,
+            checkpoint=checkpoint and checkpoint.with_stem(f"{checkpoint.stem}-{number}"),
+        )
+    return network
 
 
 def fit(

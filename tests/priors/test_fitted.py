@@ -26,6 +26,7 @@ from invdiff.priors.recipes import brain_t1, velocity_2d
 from invdiff.priors.recipes.brain_generator import BrainGenerator
 from invdiff.priors.recipes.velocity_generator import VelocityGenerator
 from invdiff.priors.spectral import ErrorSpectra
+from invdiff.priors.train import TrainingRecipe, train
 from invdiff.schedule import VE
 from tests.priors.test_brain_generator import ellipse_maps
 from tests.support import tiny
@@ -228,6 +229,25 @@ def test_patches_and_whole_slices_take_turns() -> None:
             np.testing.assert_array_equal(positions[0], Centred()((h, w)).numpy())
     sides = [batches(step)[0].shape[2] for step in (0, 2, 4)]
     assert sides == [96, 125, 96]
+
+
+def test_a_stage_goes_on_from_the_averaged_weights_of_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stages = TrainingRecipe(2, warmup=1), TrainingRecipe(3, warmup=1, noise_median=1.0, seed=1)
+    monkeypatch.setattr(brain_t1, "CONFIG", replace(tiny.CONFIG, channels=1))
+    monkeypatch.setattr(brain_t1, "BrainBatches", lambda _, seed: tiny.SmoothFields(seed=seed))
+    monkeypatch.setattr(brain_t1, "STAGES", stages)
+    whole = brain_t1.train_stages(ellipse_maps(), checkpoint=tmp_path / "run.safetensors")
+    monkeypatch.setattr(brain_t1, "STAGES", stages[:1])
+    first = brain_t1.train_stages(ellipse_maps(), checkpoint=tmp_path / "run.safetensors")
+    again = train(first.requires_grad_(True), tiny.SmoothFields(seed=1), stages[1], workers=0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "run-1.safetensors",
+        "run-2.safetensors",
+    ]
+    for a, b in zip(whole.parameters(), again.parameters(), strict=True):
+        assert torch.equal(a, b)
 
 
 @pytest.mark.parametrize("recipe", [brain_t1, velocity_2d])
