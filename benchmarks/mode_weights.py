@@ -24,7 +24,7 @@ from torch import Tensor
 
 from benchmarks.table import kept, markdown, write_table
 from invdiff.conditioning import MomentMatching
-from invdiff.covariance import LowRankCovariance
+from invdiff.covariance import LowRankCovariance, SpectralCovariance
 from invdiff.grid import Grid
 from invdiff.likelihood import Gaussian
 from invdiff.noise import NoiseField
@@ -90,8 +90,7 @@ class Hole:
         noise = NoiseField(7)(grid, [seed], 0)[0]
         y = operator(truth)[0] + NOISE * mask * noise
         eye = torch.eye(grid.size, dtype=grid.dtype).reshape(-1, *grid.shape)
-        power = mixture.spectra[0]
-        covariance = torch.fft.ifft2(power * torch.fft.fft2(eye)).real.flatten(1)
+        covariance = SpectralCovariance(mixture.spectra[0], is_complex=False)(eye).flatten(1)
         dense = GaussianMixturePrior(
             grid,
             mixture.weights,

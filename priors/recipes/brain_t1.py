@@ -37,8 +37,8 @@ PATCHES = ((96, 4, 4), (125, 3, 3))  # side, slices, patches of each: as much wo
 WHOLE_SIDES, N_WHOLE = (150, 224), 4
 CONFIG = UNetConfig(widths=(80, 112, 144))
 SIGMA_DATA = 0.3
-# One after the other. Most of the first is spent where an image takes shape; the second goes to the
-# levels at which noise hides a whole head, where draws without data begin.
+# One after the other. Most of the first is spent where an image takes shape; the second adds levels
+# at which noise hides a whole head.
 STAGES = (
     TrainingRecipe(steps=5600, noise_median=0.2, noise_spread=1.5),
     TrainingRecipe(steps=5000, learning_rate=5e-4, noise_median=0.35, noise_spread=2.0, seed=1),
