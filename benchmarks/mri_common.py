@@ -40,6 +40,7 @@ __all__ = [
     "timed",
     "total_variation",
     "tune",
+    "with_smooth_phase",
 ]
 
 OBJECT = 0.05  # of the brightest: where coverage is evaluated
@@ -77,18 +78,23 @@ def data_folder() -> Path:
 
 
 def colin27_slice(z: int) -> Tensor:
-    """A complex axial T1 slice: the 99th percentile of the foreground is 1, the phase smooth."""
+    """A complex axial T1 slice."""
     import nibabel
 
     volume = np.asarray(nibabel.load(data_folder() / "colin27_t1.nii.gz").dataobj)
     magnitude = np.ascontiguousarray(volume[:, :, z].T[::-1], np.float32)
-    magnitude /= np.percentile(magnitude[magnitude > 0.1 * magnitude.max()], 99)
+    return with_smooth_phase(magnitude)
+
+
+def with_smooth_phase(magnitude: np.ndarray) -> Tensor:
+    """A complex image: the 99th percentile of the foreground is 1, the phase a cubic."""
+    scale = np.percentile(magnitude[magnitude > 0.1 * magnitude.max()], 99)
     rows, columns = (torch.linspace(-1, 1, n) for n in magnitude.shape)
     y, x = torch.meshgrid(rows, columns, indexing="ij")
     powers = [y**i * x**j for i in range(4) for j in range(4 - i)]
     weights = np.random.default_rng(27).normal(0, 0.4, len(powers))
     phase = sum(float(w) * p for w, p in zip(weights, powers, strict=True))
-    return torch.polar(torch.from_numpy(magnitude), torch.as_tensor(phase))
+    return torch.polar(torch.from_numpy(magnitude / scale), torch.as_tensor(phase))
 
 
 def simulate(image: Tensor, mask: Tensor, *, noise_std: float, seed: int) -> Scan:

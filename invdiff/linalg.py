@@ -19,7 +19,7 @@ __all__ = [
 
 Apply = Callable[[Tensor], Tensor]
 _SPAN = 4  # least number of iterations over which the fall of an error's energy is measured
-_SAFETY = 1.5**2  # factor on the energy that is extrapolated from it
+_SAFETY = 2.0**2  # factor on the energy that is extrapolated from it
 
 
 class Solution(NamedTuple):

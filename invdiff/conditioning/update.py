@@ -15,7 +15,7 @@ from invdiff.conditioning.base import data_streams
 from invdiff.covariance import Covariance, ProductCovariance, TransformedCovariance
 from invdiff.grid import Grid
 from invdiff.likelihood import LinearModel
-from invdiff.linalg import conjugate_gradient, inner, lanczos, per_member, squared_norm
+from invdiff.linalg import Apply, conjugate_gradient, inner, lanczos, per_member, squared_norm
 from invdiff.noise import StepNoise, Stream
 from invdiff.protocols import Term
 
@@ -253,17 +253,12 @@ class GaussianUpdate:
     def _solved(self, b: Tensor, *, atol: float, max_iterations: int) -> Tensor:
         if not self.models:
             return b
-        inverse = None if self._diagonal is None else self._diagonal.reciprocal()
-        if inverse is not None and self._is_diagonal:
-            return b * inverse
-
-        def precondition(r: Tensor) -> Tensor:
-            return r if inverse is None else r * inverse
-
+        if self._is_diagonal and self._diagonal is not None:
+            return b / self._diagonal
         return conjugate_gradient(
             self.precision,
             b,
-            precondition=precondition,
+            precondition=self._approximate_inverse,
             rtol=8 * torch.finfo(b.dtype).eps,
             atol=atol,
             max_iterations=max_iterations,
@@ -280,14 +275,23 @@ class GaussianUpdate:
         return self.covariance.sqrt_adjoint(_total(pulled))
 
     @cached_property
-    def _diagonal(self) -> Tensor | None:
-        """Diagonal of ``K`` in the DFT, if known."""
-        spectrum = self.covariance.spectrum
+    def _precision_spectrum(self) -> Tensor | None:
+        """Diagonal of ``P`` in the DFT, if known."""
         precisions = [model.precision_spectrum for model in self.models]
         known = [p for p in precisions if p is not None]
-        if spectrum is None or len(known) < len(precisions):
-            return None
-        return 1 + spectrum * _total(known)
+        return None if len(known) < len(precisions) else _total(known)
+
+    @cached_property
+    def _approximate_inverse(self) -> Apply | None:
+        """The preconditioner of the solves, if the data have a spectrum."""
+        precision = self._precision_spectrum
+        return None if precision is None else self.covariance.approximate_inverse(precision)
+
+    @cached_property
+    def _diagonal(self) -> Tensor | None:
+        """Diagonal of ``K`` in the DFT, if known."""
+        spectrum, precision = self.covariance.spectrum, self._precision_spectrum
+        return None if spectrum is None or precision is None else 1 + spectrum * precision
 
     @property
     def _is_diagonal(self) -> bool:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.errors import UnsupportedError
-from invdiff.linalg import per_member
+from invdiff.linalg import Apply, per_member
 
 __all__ = ["Covariance", "NoCovariance", "alike", "cholesky_or_nan"]
 
@@ -122,6 +122,19 @@ class Covariance(ABC):
             factor: Positive factors, ``(batch,)``.
         """
         return _Scaled(self, factor)
+
+    def approximate_inverse(self, precision: Tensor) -> Apply | None:
+        """An approximation of ``(I + L^H P L)^-1`` in coordinates, or None where none is known.
+
+        It is Hermitian positive definite, to precondition conjugate gradients with.
+
+        Args:
+            precision: The diagonal of ``P`` in the DFT, ``(*shape)`` or ``(batch, *shape)``.
+        """
+        if self.spectrum is None:
+            return None
+        inverse = (1 + self.spectrum * precision).reciprocal()
+        return lambda u: u * inverse
 
     def sandwich(self, matrix: Tensor) -> Tensor | None:
         """``M C M^H``, or None where that is expensive.

@@ -16,6 +16,7 @@ from invdiff.operators.mri.arrays import attributes, coordinates, n_zero_before,
 from invdiff.operators.mri.cartesian import CartesianMRI
 from invdiff.operators.mri.coils import select_coils
 from invdiff.operators.mri.noise import estimate_coil_covariance, estimate_noise_std, prewhiten
+from invdiff.operators.mri.phase import phase_corrected
 from invdiff.operators.mri.scale import image_scale
 from invdiff.operators.mri.sensitivity import calibration_shape, espirit
 from invdiff.protocols import Problem
@@ -35,8 +36,10 @@ def cartesian_problem(
 
     With ``C = L L^H`` the noise covariance between coils, data and maps become ``L^-1 y`` and
     ``L^-1 S``: the noise is then white with unit level. Estimated maps are normalised after
-    whitening, so that the image is in units of the noise; with given maps it keeps the units of the
-    data. A single coil without a map is not whitened: its sensitivity is part of the image.
+    whitening, so that the image is in units of the noise, and take the slowly varying phase of the
+    image, which coils do not determine (see `phase_corrected`); with given maps the image keeps the
+    units and the phase of the data. A single coil without a map is not whitened: its sensitivity is
+    part of the image.
 
     Samples that are zero in all coils, and coils that cannot be used, are left out and reported
     by a warning and in ``notes`` (see `invdiff.operators.mri.coils.select_coils` for which).
@@ -106,8 +109,9 @@ def cartesian_problem(
         y, level, source = y[0], float(covariance[0, 0].real.sqrt()), "none"
     else:
         y = prewhiten(y, covariance)
+        edge = min(calibration_shape(measured))
         # Not cropped: where maps are zero the data say nothing, and the prior would fill in.
-        sensitivity = espirit(y, calibration=min(calibration_shape(measured)), crop=0.0)
+        sensitivity = phase_corrected(espirit(y, calibration=edge, crop=0.0), y, calibration=edge)
         units, source = "1", "ESPIRiT"
     dims = ("z", "y", "x")[-measured.ndim :]
     domain = Grid(dims, scan.mask.shape, dtype, coordinates(arrays, dims, scan.mask.shape), units)

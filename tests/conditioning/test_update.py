@@ -1,5 +1,8 @@
 """The Gaussian update in both its spaces, and Laplace's, against dense algebra."""
 
+from collections.abc import Callable
+from functools import partial
+
 import pytest
 import torch
 from torch import Tensor
@@ -20,10 +23,10 @@ from invdiff.covariance import (
 from invdiff.errors import UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import AxisCovariance, Gaussian, Linearised, StudentT
-from invdiff.linalg import inner
+from invdiff.linalg import conjugate_gradient, inner
 from invdiff.noise import NoiseField
 from invdiff.operators import Convolution, Linear, Mask, Saturating
-from invdiff.operators.mri import CartesianMRI
+from invdiff.operators.mri import CartesianMRI, random_lines
 from tests.support.closed_form import (
     correlation,
     grid2d,
@@ -169,6 +172,49 @@ def test_a_solve_errs_by_a_share_of_a_deviation_in_every_direction(side: int) ->
     missed = float(inner(lesion[None], covariance.sqrt(error)).abs())
     spread = float(inner(lesion[None], tight.posterior_covariance()(lesion[None])).sqrt())
     assert missed <= 1.001 * energy * spread
+
+
+def disc_and_half(side: int) -> Tensor:
+    """Two maps of deviations with a background of next to nothing."""
+    place = torch.arange(side, dtype=REAL) - side / 2
+    disc = (place[:, None] ** 2 + place**2 < 0.09 * side**2).double()
+    return torch.stack([disc, (place < 0).double().expand(side, side)]) + 1e-3
+
+
+@KINDS
+def test_the_preconditioner_is_hermitian_and_the_inverse_of_one_deviation(
+    dtype: torch.dtype,
+) -> None:
+    side = 16
+    power, std = power_spectrum(side, 2.0), disc_and_half(side)
+    precision = 100 * (torch.fft.fftfreq(side).abs() < 0.2).double().expand(side, side)
+    covariance = SpectralCovariance(power, std, is_complex=dtype.is_complex)
+    u, v = (covariance.coordinates(normal((2, side, side), seed, dtype)) for seed in (1, 2))
+    apply = covariance.approximate_inverse(precision)
+    torch.testing.assert_close(inner(u, apply(v)), inner(apply(u), v))
+    assert (inner(u, apply(u)) > 0).all()
+    even = SpectralCovariance(power, 0 * std + 0.5, is_complex=dtype.is_complex)
+    product = u * (1 + 0.25 * power * precision)
+    torch.testing.assert_close(even.approximate_inverse(precision)(product), u)
+
+
+def test_a_background_without_spread_costs_no_iterations() -> None:
+    side = 32
+    lines = CartesianMRI(
+        random_lines((side, side), 4, calibration=4, seed=0), domain=grid2d(side, COMPLEX)
+    )
+    term = Gaussian(normal((side, side), 3, COMPLEX), lines, 0.1)
+    covariance = SpectralCovariance(power_spectrum(side, 2.0), disc_and_half(side), is_complex=True)
+    update = GaussianUpdate(torch.zeros(2, side, side, dtype=COMPLEX), covariance, [term])
+    precision = term.precision_spectrum
+    of_the_mean = 1 + covariance.spectrum * precision
+
+    def iterations(precondition: Callable[[Tensor], Tensor]) -> int:
+        solve = partial(conjugate_gradient, atol=0.5, rtol=1e-9, max_iterations=999)
+        return solve(update.precision, update._pull(), precondition=precondition).iterations
+
+    found = iterations(covariance.approximate_inverse(precision))
+    assert found < 0.25 * iterations(lambda r: r / of_the_mean)
 
 
 @KINDS

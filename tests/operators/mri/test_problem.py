@@ -226,6 +226,9 @@ def test_coordinates_units_and_noise_of_a_dataset_are_kept() -> None:
     estimated = cartesian_problem(scan.drop_vars("sensitivity"))
     assert estimated.operator.domain.units == "1"
     assert estimated.notes["sensitivity_source"] == "ESPIRiT"
+    # They take the phase that coils do not determine.
+    image = estimated.operator.adjoint(estimated.data[None])[0]
+    assert image.real.clamp_min(0).norm() > 0.95 * image.norm()
     with pytest.raises(ShapeError, match="kspace has other dims"):
         cartesian_problem(scan.rename(coil="channel"))
     # An argument comes before the attribute.
