@@ -1,8 +1,9 @@
 """The referee's table: samplers, ours and the peers', against posteriors known exactly.
 
-``python -m benchmarks.exact_posterior [--quick] [--blocks mixture8 levy32 ...]``. A block is a
-family of cases with one list of methods; a run of some blocks keeps the rows of the others. Each
-ensemble is evaluated by `tests.support.referee.Case`, next to as many exact draws: the floor.
+``python -m benchmarks.exact_posterior [--quick] [--blocks mixture8 levy32 ...] [--method NAME
+...]``. A block is a family of cases with one list of methods; a run of some blocks or methods
+keeps the rows of the others. Each ensemble is evaluated by `tests.support.referee.Case`, next to
+as many exact draws: the floor.
 """
 
 from __future__ import annotations
@@ -246,30 +247,42 @@ BLOCKS = (
 )
 
 
-def block_rows(block: Block, *, members: int, n_cases: int | None = None) -> list[Row]:
-    """All rows of a block; peers are tuned on cases of other data."""
+def wanted(method: Method | Family, names: Sequence[str]) -> bool:
+    """Whether its name holds one of ``names``."""
+    return any(name in method.name for name in names)
+
+
+def block_rows(
+    block: Block, *, members: int, n_cases: int | None = None, names: Sequence[str] = ("",)
+) -> list[Row]:
+    """Rows of a block's methods of those names; peers are tuned on cases of other data."""
+    families = [family for family in block.families if wanted(family, names)]
     rows = []
     for i, factory in enumerate(block.cases[:n_cases]):
         default, *others = block.methods
         first = dataclasses.replace(default, seeds=range(1, 1 + block.seeds))
         tuning = block.tuning[i]() if block.tuning else None
-        chosen = [first, *others, *peer_methods(tuning, families=block.families)]
-        rows += case_rows(factory(), chosen, members=members)
+        chosen = [first, *others, *peer_methods(tuning, families=families)]
+        rows += case_rows(factory(), [m for m in chosen if wanted(m, names)], members=members)
     return rows
 
 
-def network_rows(*, members: int, steps: int, n_cases: int | None = None) -> list[Row]:
+def network_rows(
+    *, members: int, steps: int, n_cases: int | None = None, names: Sequence[str] = ("",)
+) -> list[Row]:
     """The 8 x 8 mixtures through a small trained network, ours and the best of the peers."""
     prior = mixture_prior()
     network = trained(prior, steps=steps)
     print(f"mean square error of the network over the exact: {denoising_error(network, prior):.3f}")
     peers = [f for f in FAMILIES if f.name in ("deepinv MMPS", "azula MMPS", "azula TMPD")]
     chosen = [DEFAULT, *only("Ancestral(24)")[1:], *peer_methods(None, families=peers)]
-    named = [dataclasses.replace(m, name=f"{m.name} (network)") for m in chosen]
+    renamed = [
+        dataclasses.replace(m, name=f"{m.name} (network)") for m in chosen if wanted(m, names)
+    ]
     rows = []
     for name in OPERATORS[:n_cases]:
         case = dataclasses.replace(mixture_case8(name), prior=network)
-        rows += case_rows(case, named, members=members)[1:]  # the floor is there already
+        rows += case_rows(case, renamed, members=members)[1:]  # the floor is there already
     return rows
 
 
@@ -289,6 +302,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a case a block; writes no result")
     parser.add_argument("--blocks", nargs="+", choices=names, default=names)
+    parser.add_argument(
+        "--method", nargs="+", default=[""], help="only names that hold one of these"
+    )
     options = parser.parse_args()
     torch.set_num_threads(1)
     by_block: dict[str, list[Row]] = {name: [] for name in names}
@@ -296,21 +312,23 @@ def main() -> None:
         by_block[str(row["block"])].append(row)
     for name in options.blocks:
         start = time.perf_counter()
-        found = _run(name, quick=options.quick)
-        by_block[name] = [row | {"block": name} for row in found]
+        found = _run(name, quick=options.quick, names=options.method)
+        again = {(row["case"], row["method"]): row | {"block": name} for row in found}
+        stored = [again.pop((row["case"], row["method"]), row) for row in by_block[name]]
+        by_block[name] = [*stored, *again.values()]
         print(f"block {name}: {time.perf_counter() - start:.0f} s", flush=True)
         if not options.quick:  # the committed table is that of full runs; blocks are kept as done
             _write([row for rows in by_block.values() for row in rows])
 
 
-def _run(name: str, *, quick: bool) -> list[Row]:
+def _run(name: str, *, quick: bool, names: Sequence[str]) -> list[Row]:
     n_cases = 1 if quick else None
     if name == NETWORK:
-        return network_rows(
-            members=32 if quick else 256, steps=100 if quick else 1000, n_cases=n_cases
-        )
+        members, steps = (32, 100) if quick else (256, 1000)
+        return network_rows(members=members, steps=steps, n_cases=n_cases, names=names)
     block = next(block for block in BLOCKS if block.name == name)
-    return block_rows(block, members=32 if quick else block.members, n_cases=n_cases)
+    members = 32 if quick else block.members
+    return block_rows(block, members=members, n_cases=n_cases, names=names)
 
 
 def _write(rows: list[Row]) -> None:
