@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,8 @@ CURVE = "invdiff,"  # rows of the default sampler: "invdiff, 8 steps"
 def means(rows: Sequence[Row], kind: str, figure: str) -> dict[str, tuple[float, float]]:
     """Passes and mean figure over the slices of one way of sampling, by method.
 
-    A method that ran on fewer slices than others has their names added to its own.
+    A method that ran on fewer slices than others has their names added to its own; slices on which
+    a single one ran are left out if there are others, so that all means are of the same images.
 
     Args:
         rows: of ``mri_simulated``; those without passes are left out.
@@ -33,6 +35,9 @@ def means(rows: Sequence[Row], kind: str, figure: str) -> dict[str, tuple[float,
         figure: key of the rows.
     """
     here = [r for r in rows if str(r["case"]).split(" ", 1)[1] == kind and "passes" in r]
+    counts = Counter(str(r["case"]) for r in here)
+    least = min(2, max(counts.values(), default=0))
+    here = [r for r in here if counts[str(r["case"])] >= least]
     slices = {str(r["case"]).split()[0] for r in here}
     found = {}
     for method in dict.fromkeys(str(r["method"]) for r in here):
