@@ -121,14 +121,8 @@ class Objective:
 
         White data pulled back, ``J^T e``, are draws of a field with this covariance. Their mean
         square by cell, smoothed, gives the map ``D^2``, and their mean spectrum by wavenumber, once
-        divided by ``D``, the power ``S``, clipped at one: waves resolve no finer scale than theirs,
-        and large scales are left to the quasi-Newton updates. Cost: a forward and an adjoint solve
+        divided by ``D`` and by its own mean, the power ``S``. Cost: a forward and an adjoint solve
         per shot, for one draw of ``e`` each.
-
-        ``S`` has mean one before it is clipped at one, so that no wavenumber is taken to be better
-        determined than white data would: updates correct a curvature that is too low, but one that
-        is too high slows the models down. The diagonal is thus at most ``D^2``, how strongly
-        the data determine each cell.
 
         Args:
             x: Models, ``(batch, nz, nx)``, m/s.
@@ -150,7 +144,7 @@ class Objective:
         illumination = torch.from_numpy(squares + _FLOOR * squares.max())
         spectra = torch.fft.fft2(draws / illumination.sqrt(), norm="ortho").abs().square().sum(0)
         power = _radial_mean(spectra)
-        return (power / power.mean()).clamp_max(1.0), illumination.sqrt() / self.noise_std
+        return power / power.mean(), illumination.sqrt() / self.noise_std
 
     def below(self, frequency: float) -> Objective:
         """The objective of data and prediction that are low-passed at a frequency in Hz."""

@@ -44,8 +44,8 @@ class Acoustic:
     from rest, for a wavelet ``f`` at each source ``x_s`` in turn, and records ``p`` at the shot's
     receivers. Gradients follow by the adjoint-state method (Plessix 2006,
     doi 10.1111/j.1365-246X.2006.02978.x), ``dJ/dm = -sum_t p w_tt`` for ``m = 1/v^2``, with the
-    adjoint field ``w`` driven by the residual; they are exactly those of the discrete equations
-    where every wave field is stored (``snapshot=1``).
+    adjoint field ``w`` driven by the residual; they are those of the discrete equations, exactly
+    where every wave field is stored (``snapshot=1``) and to 1e-6 by default.
 
     Assumptions: two dimensions, isotropic, no attenuation, line sources, a wavelet in the units of
     the data. As a rule of thumb finite differences of order eight need three cells or more per

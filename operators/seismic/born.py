@@ -26,7 +26,7 @@ class Born(HandWritten):
     The adjoint is reverse-time migration (Baysal, Kosloff & Sherwood 1983, Geophysics 48(11)).
     Assumptions: those of `Acoustic` with constant density, and changes so weak that waves scattered
     twice are negligible. Cost: two wave fields per shot forwards, two solves per shot backwards.
-    Both are exact adjoints of each other where every wave field is stored (``snapshot=1``).
+    Both are adjoints of each other, to 1e-6 where not every wave field is stored (`Devito`).
 
     Args:
         operator: `Acoustic` of constant density with the engine Devito.

@@ -31,7 +31,8 @@ from invdiff.errors import InputError, MissingDependencyError
 from invdiff.operators.seismic.equations import RHO_0
 from invdiff.operators.seismic.points import Points
 from invdiff.operators.seismic.propagator import Misfit, Setting, misfit_of_shot
-from invdiff.operators.seismic.stability import highest_frequency, n_substeps
+from invdiff.operators.seismic.sampling import Sampling
+from invdiff.operators.seismic.stability import n_substeps
 from invdiff.operators.seismic.survey import Survey
 
 __all__ = ["Deepwave", "DeepwavePropagator", "dominant_frequency", "load_deepwave"]
@@ -70,8 +71,7 @@ class Deepwave:
 
     Args:
         space_order: of the finite differences: 2, 4, 6 or 8.
-        snapshot: time steps between the stored wave fields of a gradient: 1 for the exact one; by
-            default as many as the sampling theorem allows at half the shortest period.
+        snapshot: time steps between the stored wave fields of a gradient, as with `Devito`.
         substeps: time steps per sample; by default the fewest that are stable.
         pml_frequency: at which the absorbing layers are best, Hz; that of the wavelets by default.
         shots_per_call: solves at a time, which bounds the memory of a gradient; all models and
@@ -116,11 +116,11 @@ class Deepwave:
             survey.dt, setting.spacing, setting.bounds[1],
             space_order=self.space_order, is_staggered=setting.has_density, asked=self.substeps,
         )  # fmt: skip
-        dt = survey.dt / substeps
+        sampling = Sampling.of(survey.resampled(survey.dt / substeps), every=self.snapshot)
         return replace(
             self,
             substeps=substeps,
-            snapshot=self.snapshot or max(1, int(0.25 / (highest_frequency(survey) * dt))),
+            snapshot=sampling.every,
             pml_frequency=self.pml_frequency or dominant_frequency(survey),
         )
 
@@ -199,6 +199,11 @@ class DeepwavePropagator:
         return self.setting.survey.dt / (self.engine.substeps or 1)
 
     @cached_property
+    def _sampling(self) -> Sampling:
+        survey = self.setting.survey.resampled(self._dt)
+        return Sampling.of(survey, every=self.engine.snapshot)
+
+    @cached_property
     def _sources(self) -> tuple[Points, Tensor]:
         """Where, and ``f`` at each point at the engine's time step, ``(shot, point, time)``."""
         setting, survey = self.setting, self.setting.survey.resampled(self._dt)
@@ -248,8 +253,9 @@ class DeepwavePropagator:
         receivers = self._receivers.of(shots, device)
         amplitudes = force[shots] / (self.setting.spacing[0] * self.setting.spacing[1])
         traces = self._run(media, amplitudes, points.of(shots, device), receivers)
-        sampled = traces[..., :: self.engine.substeps or 1]
-        return receivers.gather(sampled[..., : self.setting.survey.n_samples])
+        survey, stride = self.setting.survey, self.engine.substeps or 1
+        sampled: Tensor = _Sampled.apply(traces, self._sampling, survey.n_samples, stride)
+        return receivers.gather(sampled)
 
     def _run(
         self, media: list[Tensor], amplitudes: Tensor, sources: Points, receivers: Points
@@ -326,8 +332,10 @@ class DeepwavePropagator:
         # Exactly this many cells a step at the highest velocity, so that it takes no steps between.
         courant = self._dt * high * float(np.hypot(*(1 / np.array(setting.spacing))))
         is_free = setting.boundary.is_free_surface
-        substeps, every = self.engine.substeps or 1, self.engine.snapshot or 1
-        n_steps = (setting.survey.n_samples - 1) * substeps + 1
+        every = self._sampling.every
+        n_steps = (setting.survey.n_samples - 1) * (self.engine.substeps or 1) + 1
+        if torch.is_grad_enabled():
+            n_steps += self._sampling.n_beyond
         return {
             "accuracy": self.engine.space_order,
             "pml_width": [0 if is_free else n, n, n, n],
@@ -338,6 +346,26 @@ class DeepwavePropagator:
             "model_gradient_sampling_interval": every,
             "nt": -(-n_steps // every) * every,  # it wants whole intervals
         }
+
+
+class _Sampled(torch.autograd.Function):
+    """Samples of the data; the derivative by them drives the adjoint field low-passed."""
+
+    @staticmethod
+    def forward(traces: Tensor, sampling: Sampling, n_samples: int, stride: int) -> Tensor:
+        return traces[..., ::stride][..., :n_samples].clone()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Sampling, int, int], output: Tensor) -> None:
+        traces, ctx.sampling, _, ctx.stride = inputs
+        ctx.n_steps = traces.shape[-1]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+        driving = ctx.sampling.limited(grads[0], ctx.stride)
+        n_more = ctx.n_steps - driving.shape[-1]
+        return torch.nn.functional.pad(driving, (0, n_more)), None, None, None
 
 
 class _Propagate(torch.autograd.Function):

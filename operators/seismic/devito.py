@@ -9,10 +9,12 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from invdiff.operators.seismic.environment import kept_subnormals, load_devito
 from invdiff.operators.seismic.kernels import Kernels
+from invdiff.operators.seismic.sampling import Sampling
 
 __all__ = ["DevitoEngine", "Response", "Shot"]
 
@@ -48,6 +50,7 @@ class DevitoEngine:
         dt: time step, s.
         n_steps: number of samples at that step.
         stride: time steps between two samples of the data.
+        sampling: which wave fields a gradient stores.
     """
 
     kernels: Kernels
@@ -55,6 +58,7 @@ class DevitoEngine:
     dt: float
     n_steps: int
     stride: int = 1
+    sampling: Sampling = field(default_factory=Sampling)
     _idle: list[_Workspace] = field(default_factory=list, repr=False)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -65,7 +69,7 @@ class DevitoEngine:
         """Data ``(n_receivers, n_samples)`` of a medium ``(n_parameters, *shape)``: one solve."""
         with self._workspace() as space:
             space.set(medium, shot)
-            self._apply("forward", space, u=space.rolling("u"))
+            self._apply("forward", space, self.n_steps, u=space.rolling("u"))
             return self._sampled(space)
 
     def gradient(self, medium: Array, shot: Shot, respond: Response) -> tuple[float, Array]:
@@ -85,12 +89,15 @@ class DevitoEngine:
             space.set(medium, shot)
             stored = space.stored()
             wave = {} if stored.name == "u" else {"u": space.rolling("u")}
-            self._apply("forward_stored", space, **{stored.name: stored}, **wave)
-            value, residual = respond(self._sampled(space))
+            n_steps = self.n_steps + self.sampling.n_beyond
+            self._apply("forward_stored", space, n_steps, **{stored.name: stored}, **wave)
+            value, slope = respond(self._sampled(space))
+            driving = self.sampling.limited(torch.from_numpy(slope), self.stride)
             space.receivers.data[:] = 0
-            space.receivers.data[1 : 1 + self.n_steps : self.stride] = residual.T
+            space.receivers.data[1 : 1 + n_steps] = driving.numpy().T
             images = {f"g_{name}": space.image(name) for name in names}
-            self._apply("gradient", space, **{stored.name: stored}, w=space.rolling("w"), **images)
+            w = space.rolling("w")
+            self._apply("gradient", space, n_steps, **{stored.name: stored}, w=w, **images)
             gradient = np.stack([np.array(image.data) for image in images.values()])
         gradient *= self.kernels.snapshot
         gradient[:, : self.kernels.mirror] = 0  # ghost rows are not rows of the medium
@@ -101,7 +108,7 @@ class DevitoEngine:
         with self._workspace() as space:
             space.set(medium, shot)
             waves = {"u": space.rolling("u"), "du": space.rolling("du")}
-            self._apply("born", space, **waves, dm=space.changed(change))
+            self._apply("born", space, self.n_steps, **waves, dm=space.changed(change))
             return self._sampled(space)
 
     def compile(self, *names: str) -> None:
@@ -112,15 +119,20 @@ class DevitoEngine:
     def bytes_per_shot(self) -> int:
         """Memory of the stored wave field, which a gradient needs for each shot at work."""
         halo = 2 * self.kernels.space_order
-        n_stored = -(-(self.n_steps + 2) // self.kernels.snapshot)
+        n_stored = -(-self.n_times // self.kernels.snapshot)
         size = int(np.prod([n + halo for n in self.kernels.shape]))
         return n_stored * size * np.dtype(self.kernels.dtype).itemsize
+
+    @property
+    def n_times(self) -> int:
+        """Time levels of a gradient, from rest to the end of the adjoint source."""
+        return self.n_steps + self.sampling.n_beyond + 2
 
     def _sampled(self, space: _Workspace) -> Array:
         recorded = space.receivers.data[1 : 1 + self.n_steps : self.stride]
         return np.ascontiguousarray(recorded.T)
 
-    def _apply(self, name: str, space: _Workspace, **fields: Any) -> None:
+    def _apply(self, name: str, space: _Workspace, n_steps: int, **fields: Any) -> None:
         operator = self._operator(name)
         uses_source = name != "gradient"
         with kept_subnormals():
@@ -132,7 +144,7 @@ class DevitoEngine:
                 **({"src": space.source} if uses_source else {}),
                 dt=np.dtype(self.kernels.dtype).type(self.dt),
                 time_m=1,
-                time_M=self.n_steps,
+                time_M=n_steps,
             )
 
     def _operator(self, name: str) -> Any:
@@ -182,7 +194,7 @@ class _Workspace:
 
     def __init__(self, engine: DevitoEngine) -> None:
         kernels = engine.kernels
-        self.kernels, self.n_times = kernels, engine.n_steps + 2
+        self.kernels, self.n_steps, self.n_times = kernels, engine.n_steps, engine.n_times
         self.grid = kernels.grid()
         self.medium = kernels.equation.medium(self.grid, kernels.space_order)
         self.damp = kernels.damping(self.grid)
@@ -196,7 +208,7 @@ class _Workspace:
         self.source = self._points("src", shot.sources)
         # A point source is a delta function: one over the area of a cell.
         area = self.kernels.spacing[0] * self.kernels.spacing[1]
-        self.source.data[1:-1] = shot.wavelets.T / area
+        self.source.data[1 : 1 + self.n_steps] = shot.wavelets.T / area
         self.receivers = self._points("rec", shot.receivers)
 
     def rolling(self, name: str) -> Any:

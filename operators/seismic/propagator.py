@@ -19,7 +19,8 @@ from invdiff.operators.seismic.devito import DevitoEngine, Response, Shot
 from invdiff.operators.seismic.environment import load_devito
 from invdiff.operators.seismic.equations import RHO_0, ConstantDensity, VariableDensity
 from invdiff.operators.seismic.kernels import Kernels
-from invdiff.operators.seismic.stability import highest_frequency, n_substeps
+from invdiff.operators.seismic.sampling import Sampling
+from invdiff.operators.seismic.stability import n_substeps
 from invdiff.operators.seismic.survey import Survey
 from invdiff.operators.seismic.workers import Threads, Workers
 
@@ -119,13 +120,14 @@ class Devito:
     first solve, and serves all models, shots and threads. It needs a C compiler at run time.
 
     Cost: a solve takes one pass over the padded grid per time step. A gradient stores a wave field
-    for each shot at work, ``4 n_t n_z n_x / snapshot`` bytes in single precision. With a snapshot
-    above one the adjoint source has to be low-passed to what the stored fields sample.
+    for each shot at work, ``4 n_t n_z n_x / snapshot`` bytes in single precision. What drives the
+    adjoint field is low-passed to what the stored fields sample, so that the gradient is the exact
+    one, to 1e-6, however noisy the data are (`Sampling`).
 
     Args:
         space_order: of the finite differences, even.
-        snapshot: time steps between the stored wave fields of a gradient: 1 for the exact one; by
-            default as many as the sampling theorem allows at half the shortest period.
+        snapshot: time steps between the stored wave fields of a gradient; by default as many as
+            the frequencies of the wavelets allow, 1 stores them all.
         substeps: time steps per sample; by default the fewest that are stable.
         workers: where the shots run, ``Threads(1)`` by default.
 
@@ -156,7 +158,7 @@ class Devito:
             space_order=self.space_order, is_staggered=setting.has_density, asked=self.substeps,
         )  # fmt: skip
         dt = survey.dt / substeps
-        snapshot = self.snapshot or max(1, int(0.25 / (highest_frequency(survey) * dt)))
+        sampling = Sampling.of(survey.resampled(dt), every=self.snapshot)
         boundary, low, high = setting.boundary, *setting.bounds
         kernels = Kernels(
             VariableDensity() if setting.has_density else ConstantDensity(),
@@ -165,13 +167,13 @@ class Devito:
             str(setting.domain.dtype).removeprefix("torch."),
             self.space_order,
             n_ghost if boundary.is_free_surface else 0,
-            snapshot,
+            sampling.every,
         )
         damping = boundary.damping(
             setting.shape, n_ghost, spacing=setting.spacing, velocity=(low * high) ** 0.5
         )
         n_steps = (survey.n_samples - 1) * substeps + 1
-        engine = DevitoEngine(kernels, damping, dt, n_steps, substeps)
+        engine = DevitoEngine(kernels, damping, dt, n_steps, substeps, sampling)
         return DevitoPropagator(setting, engine, self.workers, n_ghost)
 
     def _check(self, setting: Setting) -> None:

@@ -1,4 +1,4 @@
-"""The longest stable time step, and the highest frequency of a survey."""
+"""The longest stable time step."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ import math
 import numpy as np
 
 from invdiff.errors import InputError
-from invdiff.operators.seismic.survey import Survey
 
-__all__ = ["highest_frequency", "longest_dt", "n_substeps"]
+__all__ = ["longest_dt", "n_substeps"]
 
 _SAFETY = 0.95  # room for the damping and for round-off
 
@@ -72,12 +71,3 @@ def n_substeps(
             " larger cells.",
         )
     return asked or needed
-
-
-def highest_frequency(survey: Survey) -> float:
-    """Frequency above which the wavelets have a millionth of their energy, Hz."""
-    wavelets = np.atleast_2d(survey.wavelet)
-    energy = (np.abs(np.fft.rfft(wavelets, axis=1)) ** 2).sum(0)
-    above = np.cumsum(energy[::-1])[::-1] / energy.sum()
-    frequency = np.fft.rfftfreq(survey.n_samples, survey.dt)
-    return float(frequency[max(1, int((above > 1e-6).sum()) - 1)])

@@ -227,15 +227,6 @@ def test_a_moving_spread_and_receivers_in_the_same_place():
     assert relative(operator(v)[:, 1], whole[:, 1, [0, 0, 2, 3]]) < 1e-12
 
 
-def test_snapshots_by_default_give_the_gradient_to_a_percent():
-    sparse, v = small(engine=Deepwave()), velocity(SMALL)
-    assert sparse.propagator.engine.snapshot > 1
-    observed = sparse(0.95 * v)
-    _, gradient = small().misfit_and_gradient(v, observed)
-    _, gradient_sparse = sparse.misfit_and_gradient(v, observed)
-    assert relative(gradient_sparse, gradient) < 0.01
-
-
 def test_time_step_and_layers_are_those_of_the_bounds():
     fast = small(engine=Deepwave(), survey=small_survey().resampled(0.002))
     engine = fast.propagator.engine

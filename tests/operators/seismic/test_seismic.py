@@ -107,19 +107,6 @@ def test_gradient_of_a_fixed_density() -> None:
     assert float(central / (gradient * d).sum() - 1) == pytest.approx(0, abs=1e-6)
 
 
-def test_snapshots_keep_the_gradient() -> None:
-    """The default stores wave fields as rarely as their frequencies allow."""
-    survey, grid, v = line(n_samples=300), domain(dtype=F32), model(dtype=F32)
-    exact, default = (acoustic(survey, grid, snapshot=k) for k in (1, None))
-    assert default.propagator.engine.kernels.snapshot > 3
-    y = exact(model(seed=1, dtype=F32))[0]
-    (value, gradient), (value_k, gradient_k) = (
-        op.misfit_and_gradient(v, y) for op in (exact, default)
-    )
-    torch.testing.assert_close(value_k, value, rtol=1e-6, atol=0)
-    assert relative(gradient_k, gradient) < 0.01
-
-
 @pytest.mark.parametrize(("is_free", "dtype"), [(False, F64), (True, F64), (False, F32)])
 def test_born_is_the_derivative(is_free: bool, dtype: torch.dtype) -> None:
     operator = acoustic(grid=domain(dtype=dtype), space_order=4, is_free_surface=is_free)
