@@ -253,9 +253,8 @@ class DeepwavePropagator:
         receivers = self._receivers.of(shots, device)
         amplitudes = force[shots] / (self.setting.spacing[0] * self.setting.spacing[1])
         traces = self._run(media, amplitudes, points.of(shots, device), receivers)
-        survey, stride = self.setting.survey, self.engine.substeps or 1
-        sampled: Tensor = _Sampled.apply(traces, self._sampling, survey.n_samples, stride)
-        return receivers.gather(sampled)
+        sampled: Tensor = _Sampled.apply(traces, self._sampling, self.engine.substeps or 1)
+        return receivers.gather(sampled[..., : self.setting.survey.n_samples])
 
     def _run(
         self, media: list[Tensor], amplitudes: Tensor, sources: Points, receivers: Points
@@ -352,20 +351,20 @@ class _Sampled(torch.autograd.Function):
     """Samples of the data; the derivative by them drives the adjoint field low-passed."""
 
     @staticmethod
-    def forward(traces: Tensor, sampling: Sampling, n_samples: int, stride: int) -> Tensor:
-        return traces[..., ::stride][..., :n_samples].clone()
+    def forward(traces: Tensor, sampling: Sampling, stride: int) -> Tensor:
+        return traces[..., ::stride].clone()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, Sampling, int, int], output: Tensor) -> None:
-        traces, ctx.sampling, _, ctx.stride = inputs
+    def setup_context(ctx: Any, inputs: tuple[Tensor, Sampling, int], output: Tensor) -> None:
+        traces, ctx.sampling, ctx.stride = inputs
         ctx.n_steps = traces.shape[-1]
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         driving = ctx.sampling.limited(grads[0], ctx.stride)
-        n_more = ctx.n_steps - driving.shape[-1]
-        return torch.nn.functional.pad(driving, (0, n_more)), None, None, None
+        n_more = ctx.n_steps - driving.shape[-1]  # less than none: those are zero
+        return torch.nn.functional.pad(driving, (0, n_more)), None, None
 
 
 class _Propagate(torch.autograd.Function):

@@ -13,14 +13,20 @@ ROWS = [
     {"case": "z=2 lines R=4", "method": "invdiff, 4 steps", "psnr": 32.0, "passes": 4},
     {"case": "z=1 lines R=4", "method": "deepinv DPS", "psnr": 28.0, "passes": 3000},
     {"case": "z=1 lines R=8", "method": "invdiff, 4 steps", "psnr": 25.0, "passes": 4},
+    {"case": "z=1 lines R=4", "method": "invdiff DAPS", "psnr": 27.0, "passes": 24},
+    {"case": "z=2 lines R=4", "method": "invdiff DAPS", "psnr": 29.0, "passes": 24},
+    {"case": "z=3 lines R=4", "method": "invdiff, 4 steps", "psnr": 40.0, "passes": 4},
 ]
 
 
 def test_figures_are_means_over_slices_and_say_where_some_are_missing() -> None:
+    """A slice on which one method alone ran is left out beside slices that more ran on."""
     assert passes.means(ROWS, "lines R=4", "psnr") == {
         "invdiff, 4 steps": (4.0, 31.0),
         "deepinv DPS (z=1)": (3000.0, 28.0),
+        "invdiff DAPS": (24.0, 28.0),
     }
+    assert passes.means(ROWS, "lines R=8", "psnr") == {"invdiff, 4 steps": (4.0, 25.0)}
     assert passes.means(ROWS, "lines R=4", "coverage90") == {}
 
 
