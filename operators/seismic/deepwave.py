@@ -107,7 +107,7 @@ class Deepwave:
         """With every default replaced by its number.
 
         Raises:
-            InputError: fewer substeps than stability needs.
+            InputError: fewer substeps than stability needs, or a snapshot too large for the waves.
             MissingDependencyError: Deepwave is not installed.
         """
         load_deepwave()
