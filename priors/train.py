@@ -9,9 +9,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from scipy.special import ndtri
 from torch import Tensor
 from tqdm import tqdm
@@ -24,6 +26,8 @@ from invdiff.run_state import identity
 
 __all__ = ["Batch", "TrainingRecipe", "prefetch", "train"]
 
+T = TypeVar("T")
+Floats = NDArray[np.float32]
 Batch = tuple[np.ndarray, np.ndarray]
 """Clean fields ``(b, channels, h, w)`` and their positions ``(b, positions, h, w)``, float32."""
 
@@ -86,16 +90,12 @@ class TrainingRecipe:
         cool = (self.steps - step) / (self.decay * self.steps)
         return self.learning_rate * min(1.0, warm, cool)
 
-    def noise(self, step: int, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """Stratified noise levels ``(batch,)`` and standard normal noise of the shape of ``x0``."""
+    def noise(self, step: int, shape: tuple[int, ...]) -> tuple[Floats, Floats]:
+        """Stratified noise levels ``(batch,)`` and standard normal noise of ``shape``, float32."""
         rng = np.random.default_rng((self.seed, step))
-        quantiles = (rng.permutation(len(x0)) + rng.uniform(size=len(x0))) / len(x0)
+        quantiles = (rng.permutation(shape[0]) + rng.uniform(size=shape[0])) / shape[0]
         levels = self.noise_median * np.exp(self.noise_spread * ndtri(quantiles))
-        normal = rng.standard_normal(x0.shape, np.float32)
-        return (
-            torch.from_numpy(levels.astype(np.float32)).to(x0.device),
-            torch.from_numpy(normal).to(x0.device),
-        )
+        return levels.astype(np.float32), rng.standard_normal(shape, np.float32)
 
 
 def train(
@@ -144,45 +144,34 @@ def train(
     steps = tqdm(
         range(start, recipe.steps), initial=start, total=recipe.steps, disable=not progress
     )
-    smooth = math.nan
-    for step, (fields, positions) in zip(
-        steps, prefetch(batches, range(start, recipe.steps), workers=workers), strict=True
+    watch = _Watch(steps)
+    drawn = _Drawn(batches, recipe)
+    for step, arrays in zip(
+        steps, prefetch(drawn, range(start, recipe.steps), workers=workers), strict=True
     ):
-        x0 = torch.from_numpy(fields).to(device)
-        sigma, noise = recipe.noise(step, x0)
+        x0, positions, sigma, noise = (torch.from_numpy(part).to(device) for part in arrays)
         for group in optimiser.param_groups:
             group["lr"] = recipe.rate(step)
         with torch.autocast(device.type, torch.bfloat16):
             loss, squared = network.loss(
-                x0,
-                noise,
-                sigma,
-                positions=torch.from_numpy(positions).to(device),
-                variance_weight=recipe.variance_weight,
-            )
-        if not torch.isfinite(loss):
-            raise DivergedError(
-                "training diverged",
-                got=f"loss {float(loss.detach())} at step {step}",
-                expected="a finite loss",
-                hint="Lower learning_rate, or look for extreme values among the fields.",
+                x0, noise, sigma, positions=positions, variance_weight=recipe.variance_weight
             )
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(network.parameters(), recipe.max_norm)
         optimiser.step()
         _average(averaged, network, min(recipe.ema, (step + 1) / (step + 10)))
-        value = float(squared.mean())
-        smooth = value if math.isnan(smooth) else 0.99 * smooth + 0.01 * value
-        steps.set_postfix(loss=f"{smooth:.4f}", refresh=False)
+        watch.note(step, loss, squared)
         if checkpoint is not None and (
             (step + 1) % checkpoint_every == 0 or step + 1 == recipe.steps
         ):
+            watch.check()
             run.save(checkpoint, step=step + 1)
+    watch.check()
     return averaged
 
 
-def prefetch(batches: Callable[[int], Batch], steps: range, *, workers: int) -> Iterator[Batch]:
+def prefetch(batches: Callable[[int], T], steps: range, *, workers: int) -> Iterator[T]:
     """Yield ``batches(step)`` in order, computed ahead by ``workers`` processes (0: none).
 
     Raises:
@@ -194,17 +183,62 @@ def prefetch(batches: Callable[[int], Batch], steps: range, *, workers: int) -> 
         return
     ahead = 4 * workers
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        queue: list[Future[Batch]] = [pool.submit(batches, step) for step in steps[:ahead]]
+        queue: list[Future[T]] = [pool.submit(batches, step) for step in steps[:ahead]]
         for step in steps:
             if step + ahead < steps.stop:
                 queue.append(pool.submit(batches, step + ahead))
             yield queue.pop(0).result()
 
 
+@dataclass(frozen=True)
+class _Drawn:
+    """All that is random in a step: fields, positions, noise levels and noise."""
+
+    batches: Callable[[int], Batch]
+    recipe: TrainingRecipe
+
+    def __call__(self, step: int) -> tuple[np.ndarray, ...]:
+        fields, positions = self.batches(step)
+        return fields, positions, *self.recipe.noise(step, fields.shape)
+
+
+class _Watch:
+    """The loss, read one step late: a GPU goes on while its last step is looked at."""
+
+    def __init__(self, bar: tqdm[int]) -> None:
+        self.bar, self.smooth = bar, math.nan
+        self.latest: tuple[int, Tensor, Tensor] | None = None
+
+    def note(self, step: int, loss: Tensor, squared: Tensor) -> None:
+        """Check the step before, and remember this one."""
+        self.check()
+        self.latest = step, loss.detach(), squared.mean()
+
+    def check(self) -> None:
+        """Show the latest loss.
+
+        Raises:
+            DivergedError: It is not finite.
+        """
+        if self.latest is None:
+            return
+        step, loss, squared = self.latest
+        if not torch.isfinite(loss):
+            raise DivergedError(
+                "training diverged",
+                got=f"loss {float(loss)} at step {step}",
+                expected="a finite loss",
+                hint="Lower learning_rate, or look for extreme values among the fields.",
+            )
+        value = float(squared)
+        self.smooth = value if math.isnan(self.smooth) else 0.99 * self.smooth + 0.01 * value
+        self.bar.set_postfix(loss=f"{self.smooth:.4f}", refresh=False)
+        self.latest = None
+
+
 def _average(averaged: EDMNetwork, network: EDMNetwork, decay: float) -> None:
     with torch.no_grad():
-        for mean, new in zip(averaged.parameters(), network.parameters(), strict=True):
-            mean.lerp_(new, 1 - decay)
+        torch._foreach_lerp_(list(averaged.parameters()), list(network.parameters()), 1 - decay)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,8 @@
 
     python -m invdiff.priors.recipes.velocity_2d --out velocity-2d [--checkpoint FILE]
 
-Models are drawn by `VelocityGenerator` alone; no published model is used. An hour on one CPU core.
+Models are drawn by `VelocityGenerator` alone; no published model is used. Five minutes on a GPU
+(``--device cuda --workers 13``), a day on two CPU cores.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ OFFSET, SCALE = 3000.0, 1000.0  # m/s
 DEPTH = Depth(unit=70.0)
 CONFIG = UNetConfig(channels=1, positions=1, widths=(72, 104, 144))
 SIGMA_DATA = 0.8  # of network units, measured over patches
-RECIPE = TrainingRecipe(steps=7000, noise_median=0.12, noise_spread=1.6)
+BATCH_SIZE = 96
+RECIPE = TrainingRecipe(steps=8000, warmup=500, decay=0.5, noise_median=0.12, noise_spread=1.6)
 SCHEDULE = VE(ratio_min=5.0, ratio_max=20000.0)  # m/s
 GRID = Grid(("z", "x"), (70, 70), torch.float32, units="m s-1")
 N_MODELS = 384  # for the spectra, and again for the figures
@@ -51,8 +53,8 @@ CARD = {
     "spacing": {"z": 10.0, "x": 10.0},
     "intended_use": "Research on full waveform inversion of sections from the surface to about "
     "1.3 km on 10 m cells, any size; its geology is drawn, not observed.",
-    "recipe": f"python -m invdiff.priors.recipes.velocity_2d; patches with sides of {SIDES} cells; "
-    f"{RECIPE}",
+    "recipe": f"python -m invdiff.priors.recipes.velocity_2d --device cuda; {BATCH_SIZE} patches a "
+    f"step, with sides of {SIDES} cells; {RECIPE}",
     "steps": RECIPE.steps,
     "seed": RECIPE.seed,
 }
@@ -70,7 +72,7 @@ class VelocityBatches:
 
     generator: VelocityGenerator = field(default_factory=VelocityGenerator)
     seed: int = 0
-    batch_size: int = 12
+    batch_size: int = BATCH_SIZE
 
     def __call__(self, step: int) -> Batch:
         """Network units ``(b, 1, h, w)`` and depth ``(b, 1, h, w)``; h and w are of ``SIDES``."""
@@ -91,6 +93,8 @@ def main(
     out: Annotated[Path, typer.Option(help="Where the prior is written.")] = Path("velocity-2d"),
     *,
     checkpoint: Annotated[Path | None, typer.Option(help="Resume from and write to.")] = None,
+    device: Annotated[str, typer.Option(help="Where the network is trained.")] = "cpu",
+    workers: Annotated[int, typer.Option(help="Processes that draw models.")] = 1,
     network: Annotated[str, typer.Option(help="A stored prior to fit anew, not train.")] = "",
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a stored prior.")] = False,
     overrule: Annotated[bool, typer.Option("--overrule", help="Save what fails the gate.")] = False,
@@ -101,12 +105,13 @@ def main(
         load_prior(network).network
         if network
         else train(
-            EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed),
+            EDMNetwork.untrained(CONFIG, SIGMA_DATA, seed=RECIPE.seed).to(device),
             VelocityBatches(),
             RECIPE,
             checkpoint=checkpoint,
             checkpoint_every=250,
-        )
+            workers=workers,
+        ).cpu()
     )
     generator = VelocityGenerator()
     prior = fit(trained, generator, n_models=N_MODELS)
