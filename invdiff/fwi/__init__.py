@@ -10,7 +10,8 @@ method                 what it is
 =====================  ============================================================================
 """
 
-from invdiff.fwi.annealed import AnnealedMode, AnnealedPosterior
+from invdiff.fwi.annealed import AnnealedMode
+from invdiff.fwi.annealed_posterior import AnnealedPosterior
 from invdiff.fwi.classic import LBFGS, Adam, total_variation
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.red import REDDiffusion

@@ -1,4 +1,4 @@
-"""Posterior draws and modes at falling noise levels, with wave solves of clean models only."""
+"""One best model at falling noise levels, with wave solves of clean models only."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from invdiff.grid import Grid
 from invdiff.linalg import conjugate_gradient, inner, per_member
 from invdiff.noise import InversionStream
 
-__all__ = ["AnnealedMode", "AnnealedPosterior"]
+__all__ = ["AnnealedMode", "Fit"]
 
 
 @dataclass(frozen=True)
@@ -120,39 +120,60 @@ class AnnealedMode:
 
     def init(self, setting: Setting) -> InversionState:
         """The fitted models, with their misfit and curvature."""
-        # Members with equal starts share the fit.
-        starts = setting.start
-        starts = starts[:1] if bool((starts == starts[:1]).all()) else starts
-        fitted, curvature, damping, n_fit = self._fitted(setting, starts)
-        x = self._scattered(setting, fitted.expand_as(setting.start))
-        objective = self._objective(setting, 0)
+        fit = self.fitted(setting)
+        x = fit.x.expand_as(setting.start).clone()
+        curvature, damping, n_solves = fit.curvature, fit.damping, fit.n_solves
+        if curvature is None or damping is None:
+            curvature, damping = self._first_curvature(setting, fit.x)
+            n_solves += setting.objective.n_shots
+        return self._begun(
+            setting, x, curvature=curvature, damping=damping, n_solves=n_solves,
+            n_shared=n_solves if fit.is_shared else 0,
+        )  # fmt: skip
+
+    def _begun(
+        self,
+        setting: Setting,
+        x: Tensor,
+        *,
+        curvature: Curvature,
+        damping: Tensor,
+        n_solves: int,
+        n_shared: int,
+        first_level: float | None = None,
+    ) -> InversionState:
+        """The state at models ``x`` before the first level, after ``n_solves`` per member."""
+        first_level = self.highest if first_level is None else first_level
+        objective = self._objective(setting, 0, first_level)
         if objective.has_data:
             (f, g), spent = objective(x), objective.n_shots
         else:
             (f, g), spent = (x.new_zeros(len(x)).double(), torch.zeros_like(x)), 0
         misfit = 2 * f / objective.n_data if objective.has_data else torch.full_like(f, torch.nan)
-        shared = torch.tensor(n_fit if len(starts) == 1 else 0)
         memory = _remember(f, g, curvature.expand(len(x)), damping.expand(len(x)))
-        return InversionState.at(
-            x, misfit, solves=n_fit + spent, memory=memory | {"shared_solves": shared}
-        )
+        memory["origin"] = x.clone()
+        memory["shared_solves"] = torch.tensor(n_shared)
+        memory["first_level"] = torch.tensor(first_level, dtype=torch.float64)
+        return InversionState.at(x, misfit, solves=n_solves + spent, memory=memory)
 
-    def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
-        """Models at which the levels begin, given the fitted ones."""
-        return x.clone()
+    def fitted(self, setting: Setting) -> Fit:
+        """Models that explain the data, one for all members that have the same start."""
+        starts = setting.start
+        is_shared = bool((starts == starts[:1]).all())
+        starts = starts[:1] if is_shared else starts
+        if self.fit is None:
+            return Fit(starts, 0, is_shared)
+        shared = setting._replace(start=starts, members=range(len(starts)))
+        *_, last = descend(self.fit, shared, max_solves=self._budget_of_fit(setting))
+        if not isinstance(self.fit, AnnealedMode):
+            return Fit(last.x, last.solves, is_shared)
+        origin, (_, _, curvature, damping) = last.memory["origin"], _recall(last.memory)
+        return Fit(last.x, last.solves, is_shared, curvature, damping, origin)
 
-    def _fitted(self, setting: Setting, starts: Tensor) -> tuple[Tensor, Curvature, Tensor, int]:
-        """Models that explain the data, their curvature and damping, and the solves per member."""
-        x, n_solves = starts, 0
-        if self.fit is not None:
-            shared = setting._replace(start=starts, members=range(len(starts)))
-            *_, last = descend(self.fit, shared, max_solves=self._budget_of_fit(setting))
-            x, n_solves = last.x, last.solves
-            if isinstance(self.fit, AnnealedMode):
-                return x, *_recall(last.memory)[2:], n_solves
+    def _first_curvature(self, setting: Setting, x: Tensor) -> tuple[Curvature, Tensor]:
+        """The Gauss-Newton estimate at models ``x``, and the damping of the first steps."""
         curvature = Curvature.start(setting.objective.hessian(x, setting.noise), x)
-        damping = torch.full((len(x),), self.damping, dtype=torch.float64)
-        return x, curvature, damping, n_solves + setting.objective.n_shots
+        return curvature, torch.full((len(x),), self.damping, dtype=torch.float64, device=x.device)
 
     def _budget_of_fit(self, setting: Setting) -> int:
         """Forward solves per member that the fit may take, so that the levels keep theirs.
@@ -182,16 +203,16 @@ class AnnealedMode:
 
     def cost(self, setting: Setting, state: InversionState) -> int:
         """Forward solves of one evaluation, or of two where the objective changes."""
-        n_evaluations = 2 if self._is_new_objective(state.step) else 1
+        n_evaluations = 2 if self._is_new_objective(state) else 1
         return n_evaluations * self.shots.count(setting.objective.n_shots)
 
     def step(self, setting: Setting, state: InversionState) -> InversionState:
         """The state at the next noise level."""
-        objective, spent = self._objective(setting, state.step), 0
+        objective, spent = self._objective(setting, state.step, _first_level(state)), 0
         if not objective.has_data:
             return without_data(state)
         f, g, curvature, damping = _recall(state.memory)
-        if self._is_new_objective(state.step):
+        if self._is_new_objective(state):
             (f, g), spent = objective(state.x), objective.n_shots
         temperature = (2 * f / objective.n_data).clamp_min(1.0)
         quadratic = _Quadratic(state.x, g, curvature, damping, temperature)
@@ -206,9 +227,9 @@ class AnnealedMode:
         damping = torch.where(missed, 4 * damping, (0.6 * damping).clamp_min(1.0))
         worse = f_new > f + 0.2 * explained
         keep = per_member(worse, x)
-        memory = _remember(
+        memory = dict(state.memory) | _remember(
             torch.where(worse, f, f_new), torch.where(keep, g, g_new), curvature, damping
-        ) | {"shared_solves": state.memory["shared_solves"]}
+        )
         misfit = 2 * torch.where(worse, f, f_new) / objective.n_data
         return state.after(torch.where(keep, state.x, x), misfit, solves=spent, memory=memory)
 
@@ -219,7 +240,7 @@ class AnnealedMode:
         e_t = self._noise(setting, prior.grid, state.step, stream=InversionStream.STATE)
         e_x = self._noise(setting, prior.grid, state.step, stream=InversionStream.PRIOR)
         with torch.no_grad():
-            x_t, t = noised(prior, state.x, float(self.levels[state.step]), e=e_t)
+            x_t, t = noised(prior, state.x, self._level(state.step, _first_level(state)), e=e_t)
             mean, covariance = prior.moments(x_t, t)
 
             def normal(u: Tensor) -> Tensor:
@@ -240,121 +261,28 @@ class AnnealedMode:
     def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:
         return setting.start.new_zeros((len(setting.members), *grid.shape))
 
-    def _objective(self, setting: Setting, step: int) -> Objective:
+    def _objective(self, setting: Setting, step: int, first_level: float) -> Objective:
         """The objective in the band and of the shots of this step."""
         objective = setting.objective
-        frequency = self._frequency(step)
+        frequency = self._frequency(step, first_level)
         if frequency is not None:
             objective = objective.below(frequency)
         return self.shots.of(objective, step, setting.noise.seed)
 
-    def _frequency(self, step: int) -> float | None:
-        level = self.levels[step]
+    def _level(self, step: int, first_level: float) -> float:
+        """Noise level of a step, m/s."""
+        return float(np.geomspace(first_level, self.lowest, self.steps)[step])
+
+    def _frequency(self, step: int, first_level: float) -> float | None:
+        level = self._level(step, first_level)
         return next((f for until, f in self.bands if level > until), None)
 
-    def _is_new_objective(self, step: int) -> bool:
+    def _is_new_objective(self, state: InversionState) -> bool:
+        step, first = state.step, _first_level(state)
         if step == 0:
             return False
-        return self._frequency(step) != self._frequency(step - 1) or self.shots.is_new(step)
-
-
-@dataclass(frozen=True)
-class AnnealedPosterior(AnnealedMode):
-    """One draw from the posterior per member, at falling noise levels; the default with a prior.
-
-    The wave solver is applied to clean models, never to noisy states. At a level ``sigma`` a member
-    ``x`` is noised and denoised, which gives the prior's expectation of nearby models, ``N(m, C)``
-    with ``m = E[x_0|x_t]``, ``C = Cov[x_0|x_t]``. The next ``x`` minimises the randomised objective
-    (randomise, then optimise: Bardsley et al. 2014, doi 10.1137/140964023)::
-
-        f(x) / T - e_y . x + |C^(-1/2) (x - m) - e_x|^2 / 2,    e_y ~ N(0, B / T), e_x ~ N(0, I)
-
-    for one quasi-Newton step: ``f`` is replaced by its quadratic model with the curvature ``B``
-    estimated from all gradients so far, ``C`` is exact, and the quadratic is solved by conjugate
-    gradients, which take no wave solve. So every level takes a single gradient, and the curvature
-    is kept between levels. ``e_y`` is what noise of the data would add to the gradient, drawn from
-    the curvature instead of through the operator. ``T = max(1, 2 f / n_data)`` makes the noise as
-    large as the residual while a model cannot explain the data: the profile likelihood of an
-    unknown noise level. The first curvature is a Gauss-Newton Hessian of stationary correlation,
-    estimated by pulling back white data (`Objective.hessian`).
-
-    An `AnnealedMode`, and before it a classical fit, come first: from the starting model itself, 50
-    levels were too few. Members share the fit and are scattered around it by draws of the prior,
-    which keeps them apart where the data contain little information.
-
-    Assumptions: independent Gaussian noise of known level, modelling errors included, and a start
-    within half a period. With linear data and an exact prior the draws are those of the posterior
-    (``tests/verbs/test_invert.py``). In full waveform inversion most of the remaining error is that
-    of a local minimum and not of noise; ``benchmarks/fwi.py`` states how far the intervals hold.
-
-    Cost: the fit, shared by all members with equal starts; then per member one evaluation (a
-    forward and an adjoint solve per shot) and one network pass per level.
-
-    Args:
-        steps: Number of noise levels.
-        highest: First noise level, m/s.
-        lowest: Last noise level, m/s.
-        bands: Pairs ``(noise level, frequency)`` in m/s and Hz, as of `AnnealedMode`.
-        shots: Choice of the shots that a step uses.
-        memory: Number of pairs of changes of model and gradient that determine the curvature.
-        damping: Factor on the curvature in the first steps; it falls while the quadratic model
-            predicts the misfit.
-        max_iterations: Largest number of conjugate-gradient steps of a level.
-        fit: Method that finds the model around which members are scattered; None for the start.
-        scatter: Noise level, m/s, of the draws of the prior at which members begin, around the
-            fitted model. A larger value finds more of the models that explain the data, and takes
-            more levels. 0 to begin at the fit.
-
-    Raises:
-        InputError: `AnnealedMode` refuses the settings, or the scatter is negative.
-
-    Example:
-        >>> from invdiff.fwi import AnnealedPosterior
-        >>> AnnealedPosterior(steps=4, highest=200.0, lowest=25.0).levels  # m/s
-        array([200., 100.,  50.,  25.])
-        >>> method = AnnealedPosterior.within(100, bands=(6.0, 10.0))  # gradients per member
-        >>> method.steps, method.fit.steps, method.fit.fit
-        (23, 30, LBFGS(steps=37, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
-    """
-
-    highest: float = 200.0
-    fit: LBFGS | AnnealedMode | None = field(default_factory=AnnealedMode)
-    scatter: float = 300.0
-
-    @classmethod
-    def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
-        """The method with the steps that ``n_gradients`` per member allow, 3/4 of them for the fit.
-
-        Members share the fit: ``n`` of them take ``(3 + n) / 4`` of the solves of one.
-
-        Args:
-            n_gradients: Evaluations per member, each a forward and an adjoint solve per shot.
-            bands: Frequencies of the fit in Hz, rising.
-        """
-        fit = AnnealedMode.within(3 * n_gradients // 4, bands=bands)
-        return cls(steps=max(n_gradients // 4 - 2, 1), fit=fit)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.scatter < 0:
-            raise InputError(
-                "the scatter is negative", got=f"scatter={self.scatter:g}", expected=">= 0, in m/s"
-            )
-
-    def _scattered(self, setting: Setting, x: Tensor) -> Tensor:
-        if not self.scatter:
-            return super()._scattered(setting, x)
-        prior = setting.prior
-        assert prior is not None
-        e_t = self._noise(setting, prior.grid, 0, stream=InversionStream.SCATTER)
-        e_x = self._noise(setting, prior.grid, 1, stream=InversionStream.SCATTER)
-        with torch.no_grad():
-            x_t, t = noised(prior, x, self.scatter, e=e_t)
-            mean, covariance = prior.moments(x_t, t)
-            return (mean + covariance.draw(e_x)).clamp(*setting.objective.bounds)
-
-    def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:
-        return setting.noise(grid, setting.members, step, stream=stream).to(setting.start)
+        is_new_band = self._frequency(step, first) != self._frequency(step - 1, first)
+        return is_new_band or self.shots.is_new(step)
 
 
 def _check_levels_of_bands(bands: tuple[tuple[float, float], ...]) -> None:
@@ -373,6 +301,23 @@ def _check_levels_of_bands(bands: tuple[tuple[float, float], ...]) -> None:
         hint="Bands of the fit are plain frequencies:"
         " fit=LBFGS(bands=(6.0, 10.0)), or AnnealedPosterior.within(100, bands=(6.0, 10.0)).",
     )
+
+
+class Fit(NamedTuple):
+    """Models that explain the data, from which the levels begin."""
+
+    x: Tensor
+    """Models, m/s: one if it is shared by all members, otherwise one for each."""
+    n_solves: int
+    """Forward solves that a model took."""
+    is_shared: bool
+    """Whether all members have the same."""
+    curvature: Curvature | None = None
+    """Curvature of the misfit, where levels have found one."""
+    damping: Tensor | None = None
+    """Factor on the curvature, ``(batch,)``."""
+    origin: Tensor | None = None
+    """Models at which those levels began, like ``x``."""
 
 
 class _Quadratic(NamedTuple):
@@ -408,6 +353,10 @@ def _coordinates(covariance: Covariance, v: Tensor, max_iterations: int) -> Tens
         rtol=1e-3,
         max_iterations=max_iterations,
     ).x
+
+
+def _first_level(state: InversionState) -> float:
+    return float(state.memory["first_level"])
 
 
 def _remember(f: Tensor, g: Tensor, curvature: Curvature, damping: Tensor) -> dict[str, Tensor]:

@@ -93,6 +93,12 @@ class Objective:
         weights = _weights(self.misfit)
         return weights is None or bool(weights.any())
 
+    @property
+    def silence(self) -> Tensor:
+        """The misfit of a prediction of nothing at all."""
+        with torch.no_grad():
+            return self.scale * self.misfit(torch.zeros_like(self.y), self.y).sum()
+
     def is_explained(self, f: Tensor) -> bool:
         """Whether a misfit is zero, or due to rounding where it is a least-squares one.
 

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from invdiff.arguments import as_integer, as_number, as_path
 from invdiff.data_fit import warn_of_misfit
 from invdiff.errors import InputError, ShapeError, UnsupportedError
-from invdiff.fwi.annealed import AnnealedPosterior
+from invdiff.fwi.annealed_posterior import AnnealedPosterior
 from invdiff.fwi.bands import first_band
 from invdiff.fwi.classic import LBFGS
 from invdiff.fwi.drive import descend
