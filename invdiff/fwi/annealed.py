@@ -151,7 +151,7 @@ class AnnealedMode:
             if isinstance(self.fit, AnnealedMode):
                 return x, *_recall(last.memory)[2:], n_solves
         curvature = Curvature.start(setting.objective.hessian(x, setting.noise), x)
-        damping = torch.full((len(x),), self.damping, dtype=torch.float64)
+        damping = torch.full((len(x),), self.damping, dtype=torch.float64, device=x.device)
         return x, curvature, damping, n_solves + setting.objective.n_shots
 
     def _budget_of_fit(self, setting: Setting) -> int:

@@ -51,7 +51,7 @@ def descend(
         check_writable(checkpoint)
     setting = setting._replace(max_solves=max_solves)
     if checkpoint is not None and checkpoint.exists():
-        state = load_state(checkpoint, run)
+        state = load_state(checkpoint, run, setting.start.device)
     else:
         state = method.init(setting)
         least = state.solves + method.cost(setting, state)

@@ -24,8 +24,9 @@ class InversionState:
         x: Models of the members, ``(batch, nz, nx)``, m/s.
         solves: Forward solves per member so far, each with an adjoint one.
         misfit: Normalised misfit, ``2 f / n_data``, at the start and after each step,
-            ``(batch, step + 1)``.
-        spent: Forward solves per member at the start and after each step, ``(step + 1,)``.
+            ``(batch, step + 1)``, on the CPU.
+        spent: Forward solves per member at the start and after each step, ``(step + 1,)``, on the
+            CPU.
         memory: Tensors that the method keeps in addition, by name.
     """
 
@@ -41,7 +42,7 @@ class InversionState:
         cls, x: Tensor, misfit: Tensor, *, solves: int, memory: Mapping[str, Tensor]
     ) -> InversionState:
         """The state before the first step, of models ``x`` and misfits ``(batch,)``."""
-        return cls(0, x, solves, misfit[:, None], torch.tensor([solves]), memory)
+        return cls(0, x, solves, misfit.cpu()[:, None], torch.tensor([solves]), memory)
 
     def after(
         self, x: Tensor, misfit: Tensor, *, solves: int, memory: Mapping[str, Tensor]
@@ -52,7 +53,7 @@ class InversionState:
             self.step + 1,
             x,
             total,
-            torch.cat([self.misfit, misfit[:, None]], dim=1),
+            torch.cat([self.misfit, misfit.cpu()[:, None]], dim=1),
             torch.cat([self.spent, torch.tensor([total])]),
             memory,
         )
@@ -65,18 +66,23 @@ def save_state(state: InversionState, path: Path, run: Identity) -> None:
     run_state.save(path, tensors, {"step": state.step, "solves": state.solves}, run=run)
 
 
-def load_state(path: Path, run: Identity) -> InversionState:
-    """Read a state that was stored by :func:`save_state`.
+def load_state(path: Path, run: Identity, device: torch.device) -> InversionState:
+    """Read a state that was stored by :func:`save_state`; models and memory go to ``device``.
 
     Raises:
         InputError: The file was not written by :func:`save_state`, or belongs to another run.
     """
     tensors, header = run_state.load(path, run=run)
     memory = {
-        name.removeprefix("memory."): value
+        name.removeprefix("memory."): value.to(device)
         for name, value in tensors.items()
         if name.startswith("memory.")
     }
     return InversionState(
-        header["step"], tensors["x"], header["solves"], tensors["misfit"], tensors["spent"], memory
+        header["step"],
+        tensors["x"].to(device),
+        header["solves"],
+        tensors["misfit"],
+        tensors["spent"],
+        memory,
     )

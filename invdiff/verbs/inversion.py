@@ -38,6 +38,8 @@ from invdiff.verbs.noise_levels import GivenNoise, noise_model
 
 __all__ = ["default_method", "invert"]
 
+_AT_ONCE = 8  # models whose predictions are in memory at the same time
+
 
 def invert(
     y: xr.DataArray | Problem,
@@ -90,8 +92,10 @@ def invert(
         stop_at: Normalised misfit at which to stop; None to use all steps or the budget.
         is_weighted: Whether to weight mean and std by ``exp(-misfit)``, tempered so that half of
             the members count: for an ensemble of starts, some of which ended in wrong minima.
-        device: Where the prior is evaluated and the models live; operator and prior are moved
-            there if they can be. Devito's wave fields stay on the CPU.
+        device: Where the prior is evaluated and the models live, such as ``"cuda"``; operator and
+            prior are moved there if they can be. The wave fields of `Deepwave` follow the models,
+            all models and shots in one call unless its ``shots_per_call`` bounds them; Devito's
+            stay on the CPU. ``LBFGS`` and ``Adam`` solve for one member after another.
         checkpoint: File to which the run is stored after each step, and from which it is resumed
             if it exists; a file of another run is refused.
         progress: Whether to show a progress bar.
@@ -398,12 +402,13 @@ def _effective_number(traces: _Traces) -> float:
 def _shot_misfits(x: Tensor, traces: _Traces, operator: WaveOperator) -> tuple[Tensor, Tensor]:
     """Sums of squared weighted residuals over the noise and numbers of samples, by shot."""
     y = traces.data
-    w = torch.ones((), dtype=y.dtype) if traces.weights is None else traces.weights
+    w = torch.ones_like(y[:1, :1, :1]) if traces.weights is None else traces.weights
     sums = []
     with torch.no_grad():
-        for model in x:
-            residual = w * (operator(model[None])[0] - y) / traces.noise_std
-            sums.append(squared_norm(residual.double()))
+        for models in x.split(_AT_ONCE):
+            for predicted in operator(models):
+                residual = w * (predicted - y) / traces.noise_std
+                sums.append(squared_norm(residual.double()))
     counts = squared_norm(w.expand(y.shape).double())
     return torch.stack(sums), counts
 

@@ -192,8 +192,10 @@ class Acoustic:
         check_velocity(x, self.bounds)
 
     def _density(self, x: Tensor) -> Tensor | None:
-        if self.density is None or isinstance(self.density, Tensor):
-            return None if self.density is None else self.density.expand_as(x)
+        if self.density is None:
+            return None
+        if isinstance(self.density, Tensor):
+            return self.density.to(x.device).expand_as(x)
         density = self.density(x)
         check_density(density, tuple(x.shape))
         return density
