@@ -1,5 +1,6 @@
 """Inversions on another device than the CPU, and of many models at once."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 import xarray as xr
 
-from invdiff import invert
+from invdiff import invert, run_state
 from invdiff.fwi import (
     LBFGS,
     Adam,
@@ -47,28 +48,52 @@ def same(found: xr.Dataset, expected: xr.Dataset, *, rtol: float) -> None:
         np.testing.assert_allclose(found[name], expected[name], rtol=rtol, err_msg=name)
 
 
+@pytest.fixture
+def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Stops a run once its second step is stored."""
+    save = run_state.save
+
+    def stopping(path, tensors, header, *, run) -> None:
+        save(path, tensors, header, run=run)
+        if header["step"] == 2:
+            raise KeyboardInterrupt
+
+    def stopped(task: Callable[[], object]) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(run_state, "save", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                task()
+
+    return stopped
+
+
 # ---------------------------------------------------------------- on a device
 
 
 @every_method
-def test_a_method_never_mixes_devices(method: Method, tmp_path: Path) -> None:
-    """On a device that is only pretended, and resumed there after each step."""
+@pytest.mark.parametrize("is_weighted", [False, True], ids=["alike", "weighted"])
+def test_a_method_never_mixes_devices(
+    method: Method, is_weighted: bool, tmp_path: Path, interrupt
+) -> None:
+    """On a device that is only pretended, and resumed there."""
     waves = waves_problem(n_shots=3)
-    weights = xr.DataArray([1.0, 1, 1, 1, 1, 0.5], dims="receiver")
+    by_receiver = xr.DataArray(np.tile([1.0, 1, 1, 1, 1, 0.5], (3, 1)), dims=("shot", "receiver"))
+    weights = by_receiver if is_weighted else None
 
     def run(device: str, **settings) -> xr.Dataset:
         return invert(
             waves.y, waves.operator, waves.prior, start=waves.start, seed=3, realizations=2,
-            method=method, weights=weights, max_solves=10_000, device=device, **settings,
+            method=method, weights=weights, is_weighted=is_weighted, max_solves=10_000,
+            device=device, **settings,
         )  # fmt: skip
 
-    expected = run("cpu", is_weighted=True)
+    expected = run("cpu")
     with PretendDevice():
         assert torch.zeros(2, device="cuda").is_cuda
-        whole = run("cuda", is_weighted=True)
+        whole = run("cuda")
         path = tmp_path / "state"
-        run("cuda", checkpoint=path, stop_at=1e9)
-        resumed = run("cuda", checkpoint=path, is_weighted=True)
+        interrupt(lambda: run("cuda", checkpoint=path))
+        resumed = run("cuda", checkpoint=path)
     same(whole, expected, rtol=1e-9)
     same(resumed, expected, rtol=1e-9)
 
@@ -157,7 +182,7 @@ def test_an_evaluation_is_one_call_of_the_solver(monkeypatch: pytest.MonkeyPatch
     [LBFGS(3), AnnealedMode(3, fit=LBFGS(2)), AnnealedPosterior(3, fit=LBFGS(2, bands=(12.0,)))],
     ids=lambda m: type(m).__name__,
 )
-def test_a_gpu_gives_the_models_of_the_cpu(method: Method, tmp_path: Path) -> None:
+def test_a_gpu_gives_the_models_of_the_cpu(method: Method, tmp_path: Path, interrupt) -> None:
     """Rounding grows with each step of an inversion, so that the tolerance is not that of one."""
     _, given = problem()
 
@@ -169,7 +194,7 @@ def test_a_gpu_gives_the_models_of_the_cpu(method: Method, tmp_path: Path) -> No
 
     expected, path = run("cpu"), tmp_path / "state"
     same(run("cuda"), expected, rtol=1e-5)
-    run("cuda", checkpoint=path, stop_at=1e9)
+    interrupt(lambda: run("cuda", checkpoint=path))
     same(run("cuda", checkpoint=path), expected, rtol=1e-5)
 
 
