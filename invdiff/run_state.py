@@ -134,9 +134,10 @@ def load(
         InputError: The file was not written by :func:`save`, or belongs to another run.
     """
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name).to(device) for name in names}
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{path.name} is not a stored run",

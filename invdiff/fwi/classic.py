@@ -349,7 +349,8 @@ def _restore(optimiser: torch.optim.Optimizer, theta: Tensor, memory: Mapping[st
     for name in sorted(memory):
         kind, _, rest = name.partition(".")
         if kind == "state":
-            value = memory[name]
+            # Scalars are the host's, on any device.
+            value = memory[name] if memory[name].ndim else memory[name].cpu()
             # Counters and the length of the last step are plain numbers to L-BFGS.
             is_number = rest in ("n_iter", "func_evals")
             state[rest] = int(value) if is_number else value.clone()

@@ -33,6 +33,7 @@ from invdiff.protocols import Prior, Problem, WaveOperator
 from invdiff.result import ensemble_dataset, provenance
 from invdiff.run_state import identity
 from invdiff.samplers.drive import member_numbers
+from invdiff.stepwise import to_the_end
 from invdiff.verbs.inputs import as_device, given_traces, moved
 from invdiff.verbs.noise_levels import GivenNoise, noise_model
 
@@ -199,11 +200,13 @@ def _last(
 ) -> InversionState:
     """Run to the end, with a progress bar over the start and ``n_solves`` of the steps."""
     with tqdm(disable=not is_shown, unit="solve") as bar:
-        for state in states:
+
+        def work(state: InversionState) -> int:
             bar.total = bar.total or min(max_solves, state.solves + n_solves)
-            bar.update(state.solves - bar.n)
             bar.set_postfix(misfit=f"{float(state.misfit[:, -1].mean()):.3f}", refresh=False)
-    return state
+            return state.solves
+
+        return to_the_end(states, bar, work)
 
 
 def _identity(method: Method, setting: Setting, traces: _Traces) -> dict[str, str]:
@@ -424,7 +427,7 @@ def _with_history(
     return result.assign(
         shot_misfit=(("realization", "shot"), shot_misfit.cpu().numpy(), labels),
         misfit_history=(("realization", "iteration"), state.misfit.cpu().numpy(), labels),
-        solves=("iteration", state.spent.numpy(), spent),
+        solves=("iteration", state.spent.cpu().numpy(), spent),
         weight=(
             "realization",
             equal if weight is None else weight,

@@ -8,7 +8,7 @@ import pytest
 import torch
 import xarray as xr
 
-from invdiff import invert, run_state
+from invdiff import invert
 from invdiff.fwi import (
     LBFGS,
     Adam,
@@ -26,6 +26,7 @@ from invdiff.noise import NoiseField
 from invdiff.operators.seismic import Acoustic, Boundary, Deepwave
 from invdiff.priors import StationaryGaussianPrior
 from invdiff.protocols import Problem
+from invdiff.stepwise import Checkpoint
 from invdiff.terms import Penalty
 from tests.support.linear_waves import waves_problem
 from tests.support.pretend_device import PretendDevice
@@ -51,16 +52,16 @@ def same(found: xr.Dataset, expected: xr.Dataset, *, rtol: float) -> None:
 @pytest.fixture
 def interrupt(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
     """Stops a run once its second step is stored."""
-    save = run_state.save
+    save = Checkpoint.save
 
-    def stopping(path, tensors, header, *, run) -> None:
-        save(path, tensors, header, run=run)
-        if header["step"] == 2:
+    def stopping(self, values) -> None:
+        save(self, values)
+        if values["step"] == 2:
             raise KeyboardInterrupt
 
     def stopped(task: Callable[[], object]) -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(run_state, "save", stopping)
+            patch.setattr(Checkpoint, "save", stopping)
             with pytest.raises(KeyboardInterrupt):
                 task()
 
