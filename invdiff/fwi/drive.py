@@ -10,8 +10,8 @@ from pathlib import Path
 from invdiff.errors import InputError
 from invdiff.fwi.method import Method, Setting
 from invdiff.fwi.state import InversionState
-from invdiff.run_state import Identity
-from invdiff.stepwise import Checkpoint, advance
+from invdiff.run_state import Checkpoint, Identity
+from invdiff.stepwise import advance
 
 __all__ = ["descend"]
 

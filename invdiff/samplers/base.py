@@ -17,7 +17,7 @@ from invdiff.needs import TermMethod, require
 from invdiff.noise import NoiseField, StepNoise
 from invdiff.posterior import Posterior, TrackedPosterior
 from invdiff.protocols import Prior, Term
-from invdiff.stepwise import Checkpoint, load
+from invdiff.run_state import Checkpoint, load
 
 __all__ = [
     "LevelSampler",
@@ -211,7 +211,7 @@ def save_state(state: SamplerState, path: str | Path) -> None:
     Raises:
         InputError: The folder is missing or not writable.
     """
-    Checkpoint(as_path("path", path), dict(state.run)).save(state._replace(run=())._asdict())
+    Checkpoint(as_path("path", path), dict(state.run)).save(state._asdict())
 
 
 def load_state(path: str | Path, *, device: str | torch.device = "cpu") -> SamplerState:
@@ -224,5 +224,4 @@ def load_state(path: str | Path, *, device: str | torch.device = "cpu") -> Sampl
     Raises:
         InputError: The file was not written by :func:`save_state`.
     """
-    values, run = load(as_path("path", path), device=device)
-    return SamplerState(**values)._replace(run=tuple(sorted(run.items())))
+    return SamplerState(**load(as_path("path", path), run=None, device=device))

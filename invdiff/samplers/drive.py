@@ -20,11 +20,11 @@ from invdiff.likelihood import Likelihood
 from invdiff.noise import NoiseField
 from invdiff.posterior import Posterior, check_prior
 from invdiff.protocols import Prior, Sampler
-from invdiff.run_state import check_identity, identity
+from invdiff.run_state import Checkpoint, check_identity, identity
 from invdiff.samplers.base import SamplerState
 from invdiff.samplers.batches import in_batches
 from invdiff.samplers.resampling import effective_number, log_evidence, members_of
-from invdiff.stepwise import Checkpoint, advance, to_the_end
+from invdiff.stepwise import advance, to_the_end
 
 __all__ = ["Ensemble", "ensemble", "iterate", "member_numbers", "run_identity", "sample"]
 

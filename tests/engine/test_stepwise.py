@@ -1,15 +1,13 @@
-"""The driver of samplers and inversions, on a counter; and what it stores."""
+"""The driver of samplers and inversions, on a counter."""
 
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
-from invdiff import run_state
-from invdiff.errors import DivergedError, InputError
-from invdiff.stepwise import Checkpoint, advance, load, save, to_the_end
+from invdiff.errors import DivergedError
+from invdiff.stepwise import advance, to_the_end
 
 
 class Counted(NamedTuple):
@@ -54,38 +52,3 @@ def test_the_bar_shows_the_work_of_every_state() -> None:
     bar = Bar()
     assert to_the_end(run(1.0, 3), bar, lambda state: 5 * state.step).step == 3
     assert bar.n == 10 + 15
-
-
-def test_nested_values_are_stored_bit_for_bit(tmp_path: Path) -> None:
-    values = {
-        "step": 3,
-        "x": torch.tensor([0.1, float("nan")], dtype=torch.float64),
-        "pairs": ((torch.ones(2, dtype=torch.complex64), None), (torch.zeros(0, 2), "text")),
-        "memory": {"a.b": torch.arange(3), "tensor": torch.tensor(True), "none": ()},
-    }
-    save(tmp_path / "state", values, run={"seed": "0"})
-    found, identity = load(tmp_path / "state")
-    assert identity == {"seed": "0"}
-    assert found.keys() == values.keys()
-    assert (found["step"], found["memory"]["none"]) == (3, ())
-    assert (found["pairs"][0][1], found["pairs"][1][1]) == (None, "text")
-    tensors = [(found["x"], values["x"]), (found["pairs"][0][0], values["pairs"][0][0])]
-    tensors += [(found["pairs"][1][0], values["pairs"][1][0])]
-    tensors += [(found["memory"][k], values["memory"][k]) for k in ("a.b", "tensor")]
-    for one, other in tensors:
-        assert one.dtype == other.dtype
-        torch.testing.assert_close(one, other, rtol=0, atol=0, equal_nan=True)
-
-
-def test_a_checkpoint_serves_its_own_run_and_no_other_file(tmp_path: Path) -> None:
-    file = Checkpoint(tmp_path / "state", {"seed": "0"})
-    assert file.load("cpu") is None
-    file.save({"step": 1})
-    assert file.load("cpu") == {"step": 1}
-    with pytest.raises(InputError, match="differs in seed"):
-        Checkpoint(tmp_path / "state", {"seed": "1"}).load("cpu")
-    run_state.save(tmp_path / "training", {"x": torch.ones(1)}, {"step": 1}, run={})
-    with pytest.raises(InputError, match=r"training is not a stored run.*another kind"):
-        load(tmp_path / "training")
-    with pytest.raises(InputError, match="cannot write"):
-        Checkpoint(tmp_path / "absent" / "state", {})

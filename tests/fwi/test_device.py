@@ -26,7 +26,7 @@ from invdiff.noise import NoiseField
 from invdiff.operators.seismic import Acoustic, Boundary, Deepwave
 from invdiff.priors import StationaryGaussianPrior
 from invdiff.protocols import Problem
-from invdiff.stepwise import Checkpoint
+from invdiff.run_state import Checkpoint
 from invdiff.terms import Penalty
 from tests.support.linear_waves import waves_problem
 from tests.support.pretend_device import PretendDevice

@@ -20,7 +20,7 @@ from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Thread
 from invdiff.posterior import Posterior
 from invdiff.priors.gaussian import GaussianPrior
 from invdiff.protocols import Sampler
-from invdiff.run_state import check_identity, identity
+from invdiff.run_state import Checkpoint, check_identity, identity
 from invdiff.samplers import (
     EKI,
     Ancestral,
@@ -31,7 +31,6 @@ from invdiff.samplers import (
     load_state,
     save_state,
 )
-from invdiff.stepwise import Checkpoint
 from invdiff.verbs import invert
 from tests.support import tiny
 from tests.support.closed_form import gaussian_problem
