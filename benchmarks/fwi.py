@@ -36,6 +36,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from benchmarks.table import kept, markdown, write_table
+from invdiff import invert
 from invdiff.fwi import (
     LBFGS,
     AnnealedMode,
@@ -54,7 +55,6 @@ from invdiff.priors import hub
 from invdiff.priors.recipes.velocity_generator import VelocityGenerator
 from invdiff.protocols import Prior
 from invdiff.terms import Penalty
-from invdiff.verbs import invert
 
 BOUNDS = (1400.0, 4800.0)
 SCALED = (1500.0, 4500.0)

@@ -12,6 +12,7 @@ method                 what it is
 
 from invdiff.fwi.annealed import AnnealedMode, AnnealedPosterior
 from invdiff.fwi.classic import LBFGS, Adam, total_variation
+from invdiff.fwi.inversion import invert
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.red import REDDiffusion
 from invdiff.fwi.shots import AllShots, Encoded, Minibatch
@@ -28,6 +29,7 @@ __all__ = [
     "Objective",
     "REDDiffusion",
     "amplitude_weights",
+    "invert",
     "live_traces",
     "near_offset_mute",
     "total_variation",

@@ -284,7 +284,7 @@ class AnnealedPosterior(AnnealedMode):
 
     Assumptions: independent Gaussian noise of known level, modelling errors included, and a start
     within half a period. With linear data and an exact prior the draws are those of the posterior
-    (``tests/verbs/test_invert.py``). In full waveform inversion most of the remaining error is that
+    (``tests/fwi/test_invert.py``). In full waveform inversion most of the remaining error is that
     of a local minimum and not of noise; ``benchmarks/fwi.py`` states how far the intervals hold.
 
     Cost: the fit, shared by all members with equal starts; then per member one evaluation (a

@@ -10,7 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
-from invdiff import reconstruct
+from invdiff import invert, reconstruct
 from invdiff.errors import InputError
 from invdiff.fwi import LBFGS, AnnealedMode, AnnealedPosterior, Minibatch, REDDiffusion
 from invdiff.fwi.misfit import L2
@@ -31,7 +31,6 @@ from invdiff.samplers import (
     load_state,
     save_state,
 )
-from invdiff.verbs import invert
 from tests.support import tiny
 from tests.support.closed_form import gaussian_problem
 from tests.support.linear_waves import LinearWaves, waves_problem
