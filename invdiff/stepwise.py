@@ -19,7 +19,7 @@ class Stepped(Protocol):
 
     @property
     def x(self) -> Tensor:
-        """The fields."""
+        """Fields of the members, ``(batch, ...)``."""
         ...
 
     @property
@@ -73,6 +73,7 @@ def to_the_end(states: Iterable[S], bar: tqdm[Any], work: Callable[[S], int]) ->
     """The last of some states; a progress bar shows the work that is behind each of them."""
     seen = 0
     for state in states:
-        bar.update(work(state) - seen)
-        seen = work(state)
+        done = work(state)
+        bar.update(done - seen)
+        seen = done
     return state

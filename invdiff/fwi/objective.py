@@ -95,7 +95,7 @@ class Objective:
     @property
     def _weights(self) -> Tensor | None:
         """Product of the weights of all masks around the misfit, where the data are."""
-        return _weights(self.misfit, self.y.device)
+        return _masks(self.misfit, self.y.device)
 
     def is_explained(self, f: Tensor) -> bool:
         """Whether a misfit is zero, or due to rounding where it is a least-squares one.
@@ -196,11 +196,11 @@ class Objective:
         )
 
 
-def _weights(misfit: Misfit, device: torch.device) -> Tensor | None:
+def _masks(misfit: Misfit, device: torch.device) -> Tensor | None:
     """Product of the weights of all masks around a misfit; None without a mask."""
     if not isinstance(misfit, Masked | Filtered):
         return None
-    inner = _weights(misfit.misfit, device)
+    inner = _masks(misfit.misfit, device)
     if isinstance(misfit, Filtered):
         return inner
     weights = misfit.weights.to(device)

@@ -34,7 +34,10 @@ __all__ = [
 ]
 
 Misfit = Callable[[Tensor, Tensor], Tensor]
-"""Predicted and observed traces ``(1, receiver, time)`` of a shot to a number, or ``(1,)``."""
+"""Predicted and observed traces ``(1, receiver, time)`` of a shot to a number, or ``(1,)``.
+
+With a method ``shots(indices)`` also those of ``n`` shots, ``(n, receiver, time)``, to ``(n,)``.
+"""
 
 
 @dataclass(frozen=True, eq=False)

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+from torch import Tensor
 
 from invdiff import invert
+from invdiff.errors import ShapeError
 from invdiff.fwi import (
     LBFGS,
     Adam,
@@ -21,7 +23,7 @@ from invdiff.fwi import (
     total_variation,
 )
 from invdiff.fwi.method import Method
-from invdiff.fwi.misfit import L2, Filtered, Masked
+from invdiff.fwi.misfit import L2, Filtered, Masked, Misfit
 from invdiff.noise import NoiseField
 from invdiff.operators.seismic import Acoustic, Boundary, Deepwave
 from invdiff.priors import StationaryGaussianPrior
@@ -174,6 +176,27 @@ def test_an_evaluation_is_one_call_of_the_solver(monkeypatch: pytest.MonkeyPatch
     invert(given, prior=prior(), seed=0, realizations=4, method=method)
     check, hessian, start, level, last = [3], 3 * [1], [4 * 3], [4 * 3], [4 * 3]
     assert calls == check + hessian + start + level + last
+
+
+@pytest.mark.seismic
+def test_own_misfits_are_given_shots_one_by_one_unless_they_choose_them() -> None:
+    operator, given = problem()
+    x = torch.cat([model(seed=seed) for seed in range(2)])
+    shapes = []
+
+    def own(predicted: Tensor, observed: Tensor) -> Tensor:
+        shapes.append(predicted.shape)
+        return (predicted - observed).square().sum() / 2
+
+    class OneNumber(Misfit):
+        def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
+            return (predicted - observed).square().sum() / 2
+
+    expected, found = (operator.misfit_and_gradient(x, given.data, misfit=m) for m in (None, own))
+    assert shapes == 6 * [(1, 8, 200)]
+    torch.testing.assert_close(found, expected)
+    with pytest.raises(ShapeError, match=r"one value per shot; got shape \(\); expected \(6,\)"):
+        operator.misfit_and_gradient(x, given.data, misfit=OneNumber())
 
 
 @pytest.mark.gpu
