@@ -55,6 +55,7 @@ from benchmarks.fwi_cases import (
     unknown_density,
 )
 from benchmarks.table import kept, markdown, write_table
+from invdiff import invert
 from invdiff.errors import DataFitWarning
 from invdiff.fwi import LBFGS, AnnealedMode, AnnealedPosterior, REDDiffusion, total_variation
 from invdiff.fwi.diagnose import spread_figures
@@ -62,7 +63,6 @@ from invdiff.fwi.method import Method
 from invdiff.priors import hub
 from invdiff.priors.network import NetworkPrior
 from invdiff.terms import Penalty
-from invdiff.verbs import invert
 
 BANDS = (0.4 * PEAK, 0.67 * PEAK)
 TV_WEIGHT, RED_WEIGHT = 0.02, 0.1
@@ -155,18 +155,18 @@ def spread(result: xr.Dataset, truth: xr.DataArray) -> Row:
 
 def averages(rows: list[Row], kind: str) -> list[Row]:
     """Means over the models of a kind, by method."""
-    means = []
+    means: list[Row] = []
     rows = [row for row in rows if str(row["case"]).startswith(f"{kind} ")]
     for method in dict.fromkeys(str(row["method"]) for row in rows):
         own = [row for row in rows if row["method"] == method]
         keys = [k for k in own[0] if k not in ("case", "method", "verdict")]
-        mean = {k: float(np.mean([float(str(row[k])) for row in own])) for k in keys}
+        mean: Row = {k: float(np.mean([float(str(row[k])) for row in own])) for k in keys}
         means.append({"case": f"{kind} mean of {len(own)}", "method": method} | mean)
     return means
 
 
 def published_rows(
-    folder: Path, name: str, width: int, prior: NetworkPrior, chosen: Chosen
+    folder: Path, name: str, width: int, *, prior: NetworkPrior, chosen: Chosen
 ) -> list[Row]:
     case, row = published(folder, name, width)
     banded = REDDiffusion(steps=1500 // N_SHOTS, weight=RED_WEIGHT, bands=BANDS)
@@ -218,7 +218,7 @@ def main() -> None:
     rows: list[Row] = []
     for name, width in (("curvefault", 70), ("marmousi", 190)):
         if name in arguments.case:
-            rows += published_rows(arguments.data, name, width, prior, chosen)
+            rows += published_rows(arguments.data, name, width, prior=prior, chosen=chosen)
     for kind, draw in DRAWN.items():
         default = range(10 if kind == "generated" else 3)
         for index in (arguments.only or default) if kind in arguments.case else ():

@@ -34,6 +34,7 @@ from torch import Tensor
 from benchmarks.table import markdown, write_table
 from invdiff.grid import Grid
 from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, ricker
+from invdiff.operators.seismic.propagator import DevitoPropagator
 from invdiff.operators.seismic.sampling import Sampling
 
 BOUNDS = (1500.0, 3500.0)
@@ -252,10 +253,11 @@ def against_all_fields(*, n_samples: int, n: int) -> list[Row]:
     every, default = (
         Acoustic(survey, grid, bounds=BOUNDS, engine=Devito(snapshot=k)) for k in (1, None)
     )
-    k = default.propagator.engine.sampling.every  # type: ignore[attr-defined]
-    unfiltered = copy.copy(default)
-    engine = replace(default.propagator.engine, sampling=Sampling(k))  # type: ignore[attr-defined]
-    unfiltered.propagator = replace(default.propagator, engine=engine)  # type: ignore[type-var]
+    propagator, unfiltered = default.propagator, copy.copy(default)
+    assert isinstance(propagator, DevitoPropagator)
+    k = propagator.sampling.every
+    engine = replace(propagator.engine, sampling=Sampling(k))
+    unfiltered.propagator = replace(propagator, engine=engine)
     operators = {
         "invdiff, every field": every,
         f"invdiff, every {k}th field (default)": default,

@@ -2,6 +2,7 @@ from .calibration import report as report
 from .conditioning import Laplace as Laplace
 from .conditioning import MomentMatching as MomentMatching
 from .errors import InvdiffError as InvdiffError
+from .fwi import invert as invert
 from .grid import Grid as Grid
 from .io import open_result as open_result
 from .io import read_kspace as read_kspace
@@ -24,5 +25,4 @@ from .samplers import SplitGibbs as SplitGibbs
 from .samplers import TwistedSMC as TwistedSMC
 from .samplers import iterate as iterate
 from .samplers import sample as sample
-from .verbs import invert as invert
 from .verbs import reconstruct as reconstruct

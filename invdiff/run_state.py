@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,21 @@ from torch import Tensor
 from invdiff.digest import attributes, class_digest, digest
 from invdiff.errors import InputError
 
-__all__ = ["Identity", "check_identity", "check_writable", "identity", "load", "save"]
+__all__ = [
+    "Checkpoint",
+    "Identity",
+    "check_identity",
+    "check_writable",
+    "identity",
+    "load",
+    "save",
+]
 
 Identity = Mapping[str, str]
 """Digest of each named part of a run."""
 
 _HEADER = "invdiff"
+_TENSOR = "<tensor>"  # key of the JSON object that stands for a tensor
 _COMPLEX = ".complex"  # suffix of complex tensors, which are stored as pairs of reals
 
 
@@ -91,39 +101,65 @@ def check_writable(path: Path) -> None:
         )
 
 
-def save(
-    path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, object], *, run: Identity
-) -> None:
-    """Store tensors and a JSON header atomically: the file is never incomplete.
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file in which a run is stored after each step, and from which it is resumed.
+
+    Args:
+        path: Path of the file, which is replaced whenever it is written.
+        run: Identity of the run; a file of another run is refused.
+
+    Raises:
+        InputError: The folder of the file is missing or not writable.
+    """
+
+    path: Path
+    run: Identity
+
+    def __post_init__(self) -> None:
+        check_writable(self.path)
+
+    def save(self, values: Mapping[str, object]) -> None:
+        """Store values as :func:`save` does."""
+        save(self.path, values, run=self.run)
+
+    def load(self, device: str | torch.device) -> dict[str, Any] | None:
+        """Values as :func:`load` reads them; None if there is no file."""
+        return load(self.path, run=self.run, device=device) if self.path.exists() else None
+
+
+def save(path: Path, values: Mapping[str, object], *, run: Identity) -> None:
+    """Store values by name, atomically: the file is never incomplete.
 
     Args:
         path: Path of a safetensors file, which is replaced if it exists.
-        tensors: Real or complex tensors by name, on any device.
-        header: Values that JSON can represent, by name.
+        values: Tensors, real or complex and on any device, numbers, text and None; or tuples and
+            mappings of these, however nested.
         run: Identity of the run, which :func:`load` checks.
     """
-    stored = {
-        f"{name}{_COMPLEX}" if value.is_complex() else name: (
-            torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
-        )
-        .cpu()
-        .contiguous()
-        .clone()
-        for name, value in tensors.items()
-    }
-    metadata = {_HEADER: json.dumps({**header, "run": dict(run)})}
+    stored: dict[str, Tensor] = {}
+
+    def packed(value: Any) -> Any:
+        if isinstance(value, Tensor):
+            name = f"{len(stored)}{_COMPLEX if value.is_complex() else ''}"
+            real = torch.view_as_real(value.resolve_conj()) if value.is_complex() else value
+            stored[name] = real.cpu().contiguous().clone()
+            return {_TENSOR: name}
+        if isinstance(value, Mapping):
+            return {key: packed(one) for key, one in value.items()}
+        return list(map(packed, value)) if isinstance(value, tuple | list) else value
+
+    header = json.dumps({"values": packed(values), "run": dict(run)})
     partial = path.with_name(f".{path.name}.partial-{os.getpid()}")
     try:
-        save_file(stored, partial, metadata)
+        save_file(stored, partial, {_HEADER: header})
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
 
 
-def load(
-    path: Path, *, run: Identity | None, device: str | torch.device = "cpu"
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header that :func:`save` stored.
+def load(path: Path, *, run: Identity | None, device: str | torch.device = "cpu") -> dict[str, Any]:
+    """Values that :func:`save` stored, sequences as tuples.
 
     Args:
         path: Path of the file.
@@ -134,22 +170,28 @@ def load(
         InputError: The file was not written by :func:`save`, or belongs to another run.
     """
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
+        with safe_open(path, framework="pt") as file:
             header = json.loads((file.metadata() or {})[_HEADER])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            names = list(file.keys())
+            tensors = {name: file.get_tensor(name).to(device) for name in names}
+        stored = header["values"]
     except (SafetensorError, OSError, KeyError, ValueError) as error:
         raise InputError(
             f"{path.name} is not a stored run",
             got=error if isinstance(error, SafetensorError | OSError) else "a file without header",
-            expected="a file that invdiff wrote",
+            expected="a file that this version of invdiff wrote",
             hint="Choose another file name; a file that does not exist begins a new run.",
         ) from error
     if run is not None:
-        check_identity(header.get("run", {}), run, f"the checkpoint {path.name}")
-    values = {
-        name.removesuffix(_COMPLEX): torch.view_as_complex(value)
-        if name.endswith(_COMPLEX)
-        else value
-        for name, value in tensors.items()
-    }
-    return values, header
+        check_identity(header["run"], run, f"the checkpoint {path.name}")
+
+    def unpacked(value: Any) -> Any:
+        if isinstance(value, dict) and _TENSOR in value:
+            name = value[_TENSOR]
+            tensor = tensors[name]
+            return torch.view_as_complex(tensor) if name.endswith(_COMPLEX) else tensor
+        if isinstance(value, dict):
+            return {key: unpacked(one) for key, one in value.items()}
+        return tuple(map(unpacked, value)) if isinstance(value, list) else value
+
+    return {name: unpacked(value) for name, value in stored.items()}

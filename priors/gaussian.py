@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from typing import Any, Self
 
 import torch
 from torch import Tensor
@@ -18,7 +19,19 @@ from invdiff.spread import Spread
 __all__ = ["GaussianPrior", "StationaryGaussianPrior"]
 
 
-class GaussianPrior(BasePrior):
+class _Gaussian(BasePrior):
+    """A prior whose state is its tensors."""
+
+    def to(self, device: str | torch.device) -> Self:
+        """The same prior on ``device``."""
+        other = copy.copy(self)
+        for name, value in vars(self).items():
+            if isinstance(value, Tensor):
+                setattr(other, name, value.to(device))
+        return other
+
+
+class GaussianPrior(_Gaussian):
     r"""``N(mean, C)`` with a dense covariance, in closed form.
 
     For ``z = x_t / alpha = x_0 + r eps`` with noise-to-signal ratio ``r`` (Wiener filter)::
@@ -75,7 +88,7 @@ class GaussianPrior(BasePrior):
         return self.mean + shrunk.reshape(x_t.shape), covariance
 
 
-class StationaryGaussianPrior(BasePrior):
+class StationaryGaussianPrior(_Gaussian):
     r"""``N(mean, F^H S F)``: a periodic stationary Gaussian field in closed form, all by FFT.
 
     For ``z = x_t / alpha = x_0 + r eps`` with noise-to-signal ratio ``r`` (Wiener filter)::

@@ -259,24 +259,19 @@ class _Run:
 
     def save(self, path: Path, *, step: int) -> None:
         """Write the run to ``path``, replacing the file in one move."""
-        tensors = {f"network.{k}": v for k, v in self.network.state_dict().items()}
-        tensors |= {f"averaged.{k}": v for k, v in self.averaged.state_dict().items()}
-        for index, state in self.optimiser.state_dict()["state"].items():
-            tensors |= {f"optimiser.{index}.{k}": v for k, v in state.items()}
-        run_state.save(path, tensors, {"step": step}, run=self.identity)
+        values = {
+            "step": step,
+            "network": self.network.state_dict(),
+            "averaged": self.averaged.state_dict(),
+            "optimiser": self.optimiser.state_dict()["state"],
+        }
+        run_state.save(path, values, run=self.identity)
 
     def load(self, path: Path) -> int:
         """Continue from ``path``: the next step."""
-        tensors, header = run_state.load(path, run=self.identity)
-        groups: dict[str, dict[str, Tensor]] = {"network": {}, "averaged": {}, "optimiser": {}}
-        for key, tensor in tensors.items():
-            group, name = key.split(".", 1)
-            groups[group][name] = tensor
-        self.network.load_state_dict(groups["network"])
-        self.averaged.load_state_dict(groups["averaged"])
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in groups["optimiser"].items():
-            index, key = name.split(".")
-            state.setdefault(int(index), {})[key] = tensor
+        stored = run_state.load(path, run=self.identity)
+        self.network.load_state_dict(stored["network"])
+        self.averaged.load_state_dict(stored["averaged"])
+        state = {int(index): values for index, values in stored["optimiser"].items()}
         self.optimiser.load_state_dict({**self.optimiser.state_dict(), "state": state})
-        return int(header["step"])
+        return int(stored["step"])

@@ -77,11 +77,11 @@ def invert(
 ) -> None:
     """Draw velocity models from the traces of a seismic line, in single precision."""
     with messages(context):
+        from invdiff.fwi import invert as draw
+        from invdiff.fwi.inversion import default_method
         from invdiff.io import check_output, read_velocity, write_result
         from invdiff.operators.seismic import Boundary, acoustic_problem
         from invdiff.priors.hub import load_prior
-        from invdiff.verbs import invert as draw
-        from invdiff.verbs.inversion import default_method
 
         check_output(out, overwrite=overwrite)
         line = _line(source, elevation_is_depth=elevation_is_depth)

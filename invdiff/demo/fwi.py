@@ -13,12 +13,11 @@ import xarray as xr
 from invdiff.calibration import coverage
 from invdiff.demo.checks import check_members, check_stores
 from invdiff.demo.line import FREQUENCY, Line, folded_and_faulted, simulate_line
-from invdiff.fwi import LBFGS, AnnealedPosterior, amplitude_weights
+from invdiff.fwi import LBFGS, AnnealedPosterior, amplitude_weights, invert
 from invdiff.fwi.diagnose import cycle_skipping, model_errors, spread_figures
 from invdiff.io import survey_dataset, write_result, write_survey
 from invdiff.plot import inversion_figure, save_figure
 from invdiff.priors import hub
-from invdiff.verbs import invert
 
 __all__ = ["FWIReport", "Score", "run_fwi_demo"]
 

@@ -13,6 +13,7 @@ method                 what it is
 from invdiff.fwi.annealed import AnnealedMode
 from invdiff.fwi.annealed_posterior import AnnealedPosterior
 from invdiff.fwi.classic import LBFGS, Adam, total_variation
+from invdiff.fwi.inversion import invert
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.red import REDDiffusion
 from invdiff.fwi.shots import AllShots, Encoded, Minibatch
@@ -29,6 +30,7 @@ __all__ = [
     "Objective",
     "REDDiffusion",
     "amplitude_weights",
+    "invert",
     "live_traces",
     "near_offset_mute",
     "total_variation",

@@ -152,8 +152,8 @@ class AnnealedMode:
         misfit = 2 * f / objective.n_data if objective.has_data else torch.full_like(f, torch.nan)
         memory = _remember(f, g, curvature.expand(len(x)), damping.expand(len(x)))
         memory["origin"] = x.clone()
-        memory["shared_solves"] = torch.tensor(n_shared)
-        memory["first_level"] = torch.tensor(first_level, dtype=torch.float64)
+        memory["shared_solves"] = torch.tensor(n_shared, device=x.device)
+        memory["first_level"] = torch.tensor(first_level, dtype=torch.float64, device=x.device)
         return InversionState.at(x, misfit, solves=n_solves + spent, memory=memory)
 
     def fitted(self, setting: Setting) -> Fit:

@@ -45,7 +45,7 @@ def total_variation(x: Tensor, *, smoothing: float = 10.0) -> Tensor:
 
 @dataclass(frozen=True)
 class _Descent(ABC):
-    """One of torch's optimisers, applied to each member separately.
+    """One of torch's optimisers, applied to each member separately, one after another.
 
     Models are kept within their bounds by ``v = low + (high - low) / (1 + exp(-theta))``; the
     optimiser moves ``theta``. The objective is divided by its first value, so that settings mean
@@ -117,7 +117,7 @@ class _Descent(ABC):
 
     def penalty(self, x: Tensor) -> Tensor:
         """Sum of the penalties of models ``(batch, nz, nx)``: ``(batch,)``, double precision."""
-        total = torch.zeros(len(x), dtype=torch.float64)
+        total = torch.zeros(len(x), dtype=torch.float64, device=x.device)
         for term in self.terms:
             total = total - term.log_prob(x, x, torch.zeros(())).double()
         return total
@@ -349,7 +349,8 @@ def _restore(optimiser: torch.optim.Optimizer, theta: Tensor, memory: Mapping[st
     for name in sorted(memory):
         kind, _, rest = name.partition(".")
         if kind == "state":
-            value = memory[name]
+            # Scalars are the host's, on any device.
+            value = memory[name] if memory[name].ndim else memory[name].cpu()
             # Counters and the length of the last step are plain numbers to L-BFGS.
             is_number = rest in ("n_iter", "func_evals")
             state[rest] = int(value) if is_number else value.clone()

@@ -68,7 +68,7 @@ class Curvature:
         if len(self.s) == batch:
             return self
         return Curvature(
-            self.base.take(torch.zeros(batch, dtype=torch.long)),
+            self.base.take(torch.zeros(batch, dtype=torch.long, device=self.s.device)),
             *(a.expand(batch, -1, -1, -1) for a in (self.s, self.y)),
         )
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import torch
-
-from invdiff.errors import DivergedError, InputError
+from invdiff.errors import InputError
 from invdiff.fwi.method import Method, Setting
-from invdiff.fwi.state import InversionState, load_state, save_state
-from invdiff.run_state import Identity, check_writable
+from invdiff.fwi.state import InversionState
+from invdiff.run_state import Checkpoint, Identity
+from invdiff.stepwise import advance
 
 __all__ = ["descend"]
 
@@ -44,14 +44,13 @@ def descend(
             written or belongs to another run.
         DivergedError: The models are no longer finite.
     """
-    run = run or {}
     # A fit inside a method has a share of the caller's budget.
     total = max_solves if setting.max_solves == sys.maxsize else setting.max_solves
-    if checkpoint is not None:
-        check_writable(checkpoint)
     setting = setting._replace(max_solves=max_solves)
-    if checkpoint is not None and checkpoint.exists():
-        state = load_state(checkpoint, run)
+    file = None if checkpoint is None else Checkpoint(checkpoint, run or {})
+    stored = None if file is None else file.load(setting.start.device)
+    if stored is not None:
+        state = InversionState(**stored)
     else:
         state = method.init(setting)
         least = state.solves + method.cost(setting, state)
@@ -61,17 +60,19 @@ def descend(
                 got=f"max_solves={total}",
                 expected=f"at least {least + total - max_solves} forward solves per member",
             )
-    yield state
-    while state.step < method.steps and state.solves + method.cost(setting, state) <= max_solves:
-        if stop_at is not None and bool((state.misfit[:, -1] <= stop_at).all()):
-            return
-        state = method.step(setting, state)
-        if not torch.isfinite(state.x).all():
-            raise DivergedError(
-                f"{method!r} diverged",
-                got=f"NaN or Inf after step {state.step}",
-                hint="Start from a smoother model or with lower frequencies, or lower the rate.",
-            )
-        if checkpoint is not None:
-            save_state(state, checkpoint, run)
-        yield state
+
+    def is_over(state: InversionState) -> bool:
+        if state.step >= method.steps:
+            return True
+        is_spent = state.solves + method.cost(setting, state) > max_solves
+        return is_spent or (stop_at is not None and bool((state.misfit[:, -1] <= stop_at).all()))
+
+    yield from advance(
+        method,
+        state,
+        partial(method.step, setting),
+        is_over=is_over,
+        members=setting.members,
+        hint="Start from a smoother model or with lower frequencies, or lower the rate.",
+        store=None if file is None else lambda state: file.save(vars(state)),
+    )

@@ -90,8 +90,12 @@ class Objective:
     @property
     def has_data(self) -> bool:
         """Whether any sample counts: the weights may leave out all shots of a minibatch."""
-        weights = _weights(self.misfit)
-        return weights is None or bool(weights.any())
+        return self._weights is None or bool(self._weights.any())
+
+    @property
+    def _weights(self) -> Tensor | None:
+        """Product of the weights of all masks around the misfit, where the data are."""
+        return _masks(self.misfit, self.y.device)
 
     @property
     def silence(self) -> Tensor:
@@ -106,8 +110,7 @@ class Objective:
         """
         if isinstance(_unwrapped(self.misfit), L2):
             rounding = 100 * torch.finfo(self.y.dtype).eps
-            weights = _weights(self.misfit)
-            y = self.y if weights is None else weights * self.y
+            y = self.y if self._weights is None else self._weights * self.y
             silence = self.scale * float(y.double().square().sum()) / (2 * self.noise_std**2)
             return bool(f <= rounding**2 * silence)
         return bool(f == 0)
@@ -128,7 +131,7 @@ class Objective:
         White data pulled back, ``J^T e``, are draws of a field with this covariance. Their mean
         square by cell, smoothed, gives the map ``D^2``, and their mean spectrum by wavenumber, once
         divided by ``D`` and by its own mean, the power ``S``. Cost: a forward and an adjoint solve
-        per shot, for one draw of ``e`` each.
+        per model and shot, for one draw of ``e`` each; all models are solved for together.
 
         Args:
             x: Models, ``(batch, nz, nx)``, m/s.
@@ -137,27 +140,18 @@ class Objective:
         Returns:
             One operator for each model, in 1 / (m/s)^2.
         """
-        found = [self._power_and_std(model[None], noise) for model in x]
-        power, std = (torch.stack(parts) for parts in zip(*found, strict=True))
-        return SpectralCovariance(power, std, is_complex=False, by_member=True)
-
-    def _power_and_std(self, x: Tensor, noise: NoiseField) -> tuple[Tensor, Tensor]:
-        """Power ``S`` and standard deviation ``D`` of the Hessian at one model."""
-        weights = _weights(self.misfit)
         e = noise(self.operator.range, [0], 0, stream=InversionStream.ILLUMINATION)[0].to(x)
-        draws = pulled_back(self.operator, x, e if weights is None else weights.to(x) * e)
-        squares = gaussian_filter(draws.square().sum(0).numpy(), _SMOOTHING, mode="nearest")
-        illumination = torch.from_numpy(squares + _FLOOR * squares.max())
-        spectra = torch.fft.fft2(draws / illumination.sqrt(), norm="ortho").abs().square().sum(0)
-        power = _radial_mean(spectra)
-        return power / power.mean(), illumination.sqrt() / self.noise_std
+        draws = pulled_back(self.operator, x, e if self._weights is None else self._weights * e)
+        found = [_power_and_std(fields) for fields in draws.cpu()]
+        power, std = (torch.stack(parts).to(x.device) for parts in zip(*found, strict=True))
+        return SpectralCovariance(power, std / self.noise_std, is_complex=False, by_member=True)
 
     def below(self, frequency: float) -> Objective:
         """The objective of data and prediction that are low-passed at a frequency in Hz."""
         dt = _interval(self.operator.range)
         share = min(1.0, 2 * frequency * dt)  # of the samples that stay independent
         misfit: Misfit = Filtered(self.misfit, frequency, dt)
-        weights = _weights(self.misfit)
+        weights = self._weights
         if weights is not None:
             # Where nothing was recorded the data are zero; the filter would smear the prediction
             # there into the recorded samples.
@@ -186,7 +180,7 @@ class Objective:
         Raises:
             InputError: The misfit weights the shots differently.
         """
-        mask, code, misfit = _weights(self.misfit), torch.as_tensor(weights), self.misfit
+        mask, code, misfit = self._weights, torch.as_tensor(weights), self.misfit
         if mask is not None and mask.ndim == 3 and len(mask) > 1:
             has_data = mask.flatten(1).any(1)
             first = int(has_data.int().argmax())
@@ -198,28 +192,38 @@ class Objective:
                     hint="Omit the mute of near offsets and the weights by amplitude, or use"
                     " Minibatch. Receivers must be dead in all shots or in none.",
                 )
-            code, misfit = code * has_data, misfit.shots([first])
+            code, misfit = code * has_data.cpu(), misfit.shots([first])
         return replace(
             self,
             operator=self.operator.encoded(code.numpy()),
-            y=torch.einsum("sj,jrt->srt", code.to(self.y.dtype), self.y),
+            y=torch.einsum("sj,jrt->srt", code.to(self.y), self.y),
             misfit=misfit,
             scale=self.scale / len(weights),
         )
 
 
-def _weights(misfit: Misfit) -> Tensor | None:
+def _masks(misfit: Misfit, device: torch.device) -> Tensor | None:
     """Product of the weights of all masks around a misfit; None without a mask."""
     if not isinstance(misfit, Masked | Filtered):
         return None
-    inner = _weights(misfit.misfit)
+    inner = _masks(misfit.misfit, device)
     if isinstance(misfit, Filtered):
         return inner
-    return misfit.weights if inner is None else misfit.weights * inner
+    weights = misfit.weights.to(device)
+    return weights if inner is None else weights * inner
 
 
 def _unwrapped(misfit: Misfit) -> Misfit:
     return _unwrapped(misfit.misfit) if isinstance(misfit, Masked | Filtered) else misfit
+
+
+def _power_and_std(draws: Tensor) -> tuple[Tensor, Tensor]:
+    """Power ``S`` and map ``D`` of a field's draws ``(n, nz, nx)``, on the CPU."""
+    squares = gaussian_filter(draws.square().sum(0).numpy(), _SMOOTHING, mode="nearest")
+    illumination = torch.from_numpy(squares + _FLOOR * squares.max())
+    spectra = torch.fft.fft2(draws / illumination.sqrt(), norm="ortho").abs().square().sum(0)
+    power = _radial_mean(spectra)
+    return power / power.mean(), illumination.sqrt()
 
 
 def _radial_mean(power: Tensor) -> Tensor:

@@ -52,10 +52,12 @@ def check_start(
             half a period.
     """
     with torch.no_grad():
-        predicted = operator(x[None])[0].double()
-    w = torch.ones(()) if weights is None else weights
+        predicted = operator(x[None])[0].cpu().double()
+    y = y.cpu()
+    w = torch.ones(()) if weights is None else weights.cpu()
+    std = noise_std.cpu() if isinstance(noise_std, Tensor) else noise_std
     p, d = (w.double() * traces.double() for traces in (predicted, y))
-    noise = (w * noise_std * torch.ones_like(y)).double()
+    noise = (w * std * torch.ones_like(y)).double()
     notes: dict[str, float] = {}
     factor = amplitude_factor(p, d, noise)
     if factor is not None:
@@ -145,7 +147,7 @@ def _warn_of_skipping(fraction: float, frequency: float) -> None:
 
 def _peak(traces: Tensor, dt: float) -> float | None:
     """Frequency in Hz, between zero and Nyquist, of the highest mean amplitude spectrum."""
-    spectrum = np.abs(np.fft.rfft(traces.cpu().numpy(), axis=-1)).mean((0, 1))
+    spectrum = np.abs(np.fft.rfft(traces.numpy(), axis=-1)).mean((0, 1))
     frequency = np.fft.rfftfreq(traces.shape[-1], dt)
     inner = (frequency > 0) & (frequency < 0.5 / dt)
     if not inner.any() or not spectrum[inner].any():

@@ -1,18 +1,14 @@
-"""The state of an inversion: small tensors from which it is resumed bit for bit."""
+"""The state of an inversion: all from which it is resumed bit for bit, on one device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from invdiff import run_state
-from invdiff.run_state import Identity
-
-__all__ = ["InversionState", "load_state", "save_state"]
+__all__ = ["InversionState"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,8 @@ class InversionState:
         cls, x: Tensor, misfit: Tensor, *, solves: int, memory: Mapping[str, Tensor]
     ) -> InversionState:
         """The state before the first step, of models ``x`` and misfits ``(batch,)``."""
-        return cls(0, x, solves, misfit[:, None], torch.tensor([solves]), memory)
+        spent = torch.tensor([solves], device=x.device)
+        return cls(0, x, solves, misfit.to(x.device)[:, None], spent, memory)
 
     def after(
         self, x: Tensor, misfit: Tensor, *, solves: int, memory: Mapping[str, Tensor]
@@ -52,31 +49,7 @@ class InversionState:
             self.step + 1,
             x,
             total,
-            torch.cat([self.misfit, misfit[:, None]], dim=1),
-            torch.cat([self.spent, torch.tensor([total])]),
+            torch.cat([self.misfit, misfit.to(x.device)[:, None]], dim=1),
+            torch.cat([self.spent, torch.tensor([total], device=x.device)]),
             memory,
         )
-
-
-def save_state(state: InversionState, path: Path, run: Identity) -> None:
-    """Store a state with the identity of its run, atomically: the file is never incomplete."""
-    tensors = {"x": state.x, "misfit": state.misfit, "spent": state.spent}
-    tensors |= {f"memory.{name}": value for name, value in state.memory.items()}
-    run_state.save(path, tensors, {"step": state.step, "solves": state.solves}, run=run)
-
-
-def load_state(path: Path, run: Identity) -> InversionState:
-    """Read a state that was stored by :func:`save_state`.
-
-    Raises:
-        InputError: The file was not written by :func:`save_state`, or belongs to another run.
-    """
-    tensors, header = run_state.load(path, run=run)
-    memory = {
-        name.removeprefix("memory."): value
-        for name, value in tensors.items()
-        if name.startswith("memory.")
-    }
-    return InversionState(
-        header["step"], tensors["x"], header["solves"], tensors["misfit"], tensors["spent"], memory
-    )

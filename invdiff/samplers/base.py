@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
 
-from invdiff import run_state
 from invdiff.arguments import as_integer, as_path
 from invdiff.errors import UnsupportedError
 from invdiff.needs import TermMethod, require
 from invdiff.noise import NoiseField, StepNoise
 from invdiff.posterior import Posterior, TrackedPosterior
 from invdiff.protocols import Prior, Term
+from invdiff.run_state import Checkpoint, load
 
 __all__ = [
     "LevelSampler",
@@ -28,8 +28,6 @@ __all__ = [
     "centre_of",
     "load_state",
     "save_state",
-    "state_from_parts",
-    "state_parts",
 ]
 
 
@@ -213,10 +211,7 @@ def save_state(state: SamplerState, path: str | Path) -> None:
     Raises:
         InputError: The folder is missing or not writable.
     """
-    path = as_path("path", path)
-    run_state.check_writable(path)
-    tensors, header = state_parts(state)
-    run_state.save(path, tensors, header, run=dict(state.run))
+    Checkpoint(as_path("path", path), dict(state.run)).save(state._asdict())
 
 
 def load_state(path: str | Path, *, device: str | torch.device = "cpu") -> SamplerState:
@@ -229,29 +224,4 @@ def load_state(path: str | Path, *, device: str | torch.device = "cpu") -> Sampl
     Raises:
         InputError: The file was not written by :func:`save_state`.
     """
-    stored = run_state.load(as_path("path", path), run=None, device=device)
-    return state_from_parts(*stored)
-
-
-def state_parts(state: SamplerState) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """A state as tensors and a header that JSON can hold."""
-    tensors = {"x": state.x} | {f"memory.{i}": m for i, m in enumerate(state.memory)}
-    if state.innovations is not None:
-        tensors["innovations"] = state.innovations
-    if state.log_weights is not None:
-        tensors["log_weights"] = state.log_weights
-    return tensors, {"step": state.step, "realizations": list(state.realizations)}
-
-
-def state_from_parts(tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> SamplerState:
-    """A state from its tensors and header: the inverse of :func:`state_parts`."""
-    n_memory = sum(name.startswith("memory.") for name in tensors)
-    return SamplerState(
-        tensors["x"],
-        header["step"],
-        tuple(header["realizations"]),
-        tuple(tensors[f"memory.{i}"] for i in range(n_memory)),
-        tensors.get("log_weights"),
-        tuple(sorted(header.get("run", {}).items())),
-        tensors.get("innovations"),
-    )
+    return SamplerState(**load(as_path("path", path), run=None, device=device))

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +15,16 @@ from torch import Tensor
 from tqdm import tqdm
 
 from invdiff.arguments import as_integer, as_integers, as_path
-from invdiff.errors import DivergedError, InputError, UnsupportedError
+from invdiff.errors import InputError, UnsupportedError
 from invdiff.likelihood import Likelihood
 from invdiff.noise import NoiseField
 from invdiff.posterior import Posterior, check_prior
 from invdiff.protocols import Prior, Sampler
-from invdiff.run_state import check_identity, identity
+from invdiff.run_state import Checkpoint, check_identity, identity
 from invdiff.samplers.base import SamplerState
 from invdiff.samplers.batches import in_batches
-from invdiff.samplers.checkpoint import Checkpoint
 from invdiff.samplers.resampling import effective_number, log_evidence, members_of
+from invdiff.stepwise import advance, to_the_end
 
 __all__ = ["Ensemble", "ensemble", "iterate", "member_numbers", "run_identity", "sample"]
 
@@ -96,7 +98,7 @@ def iterate(
         check_identity(dict(state.run), run, "the state")
     stored = tuple(sorted(run.items()))
     steps = _steps(model, sampler, members, seed=seed, state=state, device=torch.device(device))
-    return (after._replace(run=stored) for after in steps)
+    return (after._replace(run=stored) for after in islice(steps, 1, None))
 
 
 def run_identity(model: Posterior, sampler: Sampler, *, seed: int) -> dict[str, str]:
@@ -163,22 +165,29 @@ def _steps(
     seed: int,
     state: SamplerState | None,
     device: torch.device,
+    store: Callable[[SamplerState], None] | None = None,
 ) -> Iterator[SamplerState]:
+    """The state that a run begins with, and that after each step."""
     noise = NoiseField(seed)
     sampler.check(model)
     mode = torch.no_grad if model.needs_grad or sampler.needs_grad else torch.inference_mode
     with mode():
         state = state or sampler.init(model, noise, members, device=device)
-    while state.step < sampler.steps:
+
+    def step(state: SamplerState) -> SamplerState:
         with mode():  # entered for each step: the caller's code between states is not inside it
-            state = sampler.step(model, noise, state)
-        if not torch.isfinite(state.x).all():
-            raise DivergedError(
-                f"{sampler!r} diverged",
-                got=f"NaN or Inf after step {state.step} of members {members}",
-                hint="Use more steps or weaker guidance, and check the noise level.",
-            )
-        yield state
+            after: SamplerState = sampler.step(model, noise, state)
+        return after
+
+    yield from advance(
+        sampler,
+        state,
+        step,
+        is_over=lambda state: state.step >= sampler.steps,
+        members=members,
+        hint="Use more steps or weaker guidance, and check the noise level.",
+        store=store,
+    )
 
 
 class Ensemble(NamedTuple):
@@ -238,17 +247,19 @@ def ensemble(
     model, members = _posterior(model), member_numbers(realizations)
     batch_size = as_integer("batch_size", batch_size, least=1)
     _check_sampler(sampler)
-    stored = None
+    file = None
     if checkpoint is not None:
         run = run_identity(model, sampler, seed=seed)
-        stored = Checkpoint(
+        file = Checkpoint(
             as_path("checkpoint", checkpoint),
             run | identity({"members": members, "batch_size": batch_size}),
         )
     if sampler.couples_members:
         model, batch_size = in_batches(model, batch_size), len(members)
-    finished, state = stored.load(device) if stored else ([], None)
-    drawn = [Ensemble(*batch) for batch in finished]
+    stored = file.load(device) if file else None
+    drawn = [Ensemble(*batch) for batch in stored["drawn"]] if stored else []
+    state = SamplerState(**stored["state"]) if stored else None
+    store = None if file is None else partial(_store, file, drawn)
     with tqdm(total=len(members) * sampler.steps, disable=not progress, unit="step") as bar:
         for start in range(0, len(members), batch_size):
             wanted = members[start : start + batch_size]
@@ -257,18 +268,24 @@ def ensemble(
             if start // batch_size < len(drawn):
                 bar.update(len(wanted) * sampler.steps)
                 continue
-            bar.update(len(wanted) * (state.step if state else 0))
-            last = state
-            for last in _steps(
-                model, sampler, tuple(filled), seed=seed, state=state, device=torch.device(device)
-            ):
-                bar.update(len(wanted))
-                if stored:
-                    stored.save([(batch.fields, batch.innovations) for batch in drawn], last)
-            assert last is not None
+            steps = _steps(
+                model, sampler, tuple(filled),
+                seed=seed, state=state, device=torch.device(device), store=store,
+            )  # fmt: skip
+            last = to_the_end(steps, bar, partial(_work, len(wanted)))
             drawn.append(_batch(last, seed, len(wanted)))
             state = None
     return _joined(drawn)
+
+
+def _store(file: Checkpoint, drawn: Sequence[Ensemble], state: SamplerState) -> None:
+    """Finished batches, and the state of the present one."""
+    batches = [(batch.fields, batch.innovations) for batch in drawn]
+    file.save({"drawn": batches, "state": state._asdict()})
+
+
+def _work(n_members: int, state: SamplerState) -> int:
+    return n_members * state.step
 
 
 def _batch(last: SamplerState, seed: int, n_wanted: int) -> Ensemble:

@@ -1,6 +1,8 @@
-"""The verbs: labelled data in, labelled posterior ensembles out."""
+"""The verb `reconstruct`: labelled data in, a labelled posterior ensemble out.
 
-from invdiff.verbs.inversion import invert
+Its sister for full waveform inversion is `invdiff.fwi.invert`; both stand at the root.
+"""
+
 from invdiff.verbs.reconstruction import reconstruct
 
-__all__ = ["invert", "reconstruct"]
+__all__ = ["reconstruct"]

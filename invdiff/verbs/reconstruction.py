@@ -19,16 +19,17 @@ from invdiff.conditioning import Conditioning
 from invdiff.data_fit import run_verdicts
 from invdiff.errors import CalibrationWarning, InputError, UnsupportedError
 from invdiff.grid import Grid
+from invdiff.inputs import as_device, moved
 from invdiff.likelihood import AxisCovariance, Gaussian, Likelihood, NoiseModel
 from invdiff.needs import warn_if_narrow
+from invdiff.noise_levels import GivenNoise, noise_model
 from invdiff.posterior import Posterior
 from invdiff.protocols import Operator, Prior, Problem, Sampler, Term
 from invdiff.result import ensemble_dataset, provenance
 from invdiff.samplers import Ensemble, default_sampler, ensemble
 from invdiff.samplers.base import UsesTerms
 from invdiff.samplers.drive import member_numbers
-from invdiff.verbs.inputs import as_device, given_problem, moved
-from invdiff.verbs.noise_levels import GivenNoise, noise_model
+from invdiff.verbs.inputs import given_problem
 
 __all__ = ["reconstruct"]
 

@@ -134,10 +134,13 @@ class Acoustic:
             x: velocities ``(batch, nz, nx)``.
             y: data, ``(shot, receiver, time)``, or with a leading batch.
             misfit: of the traces ``(1, receiver, time)`` of a shot, differentiable by torch; by
-                default half the squared residual.
+                default half the squared residual. One with the method ``shots``, as those of
+                `invdiff.fwi.misfit`, is given several shots at once where the engine solves for
+                them together, and returns one value for each.
 
         Raises:
-            InputError, NonFiniteError, ShapeError: models as in a call; data that do not fit.
+            InputError, NonFiniteError, ShapeError: models as in a call; data that do not fit, or
+                not one value per shot.
 
         Returns:
             Sums over shots ``(batch,)``, double precision, and gradients ``(batch, nz, nx)``.
@@ -192,8 +195,10 @@ class Acoustic:
         check_velocity(x, self.bounds)
 
     def _density(self, x: Tensor) -> Tensor | None:
-        if self.density is None or isinstance(self.density, Tensor):
-            return None if self.density is None else self.density.expand_as(x)
+        if self.density is None:
+            return None
+        if isinstance(self.density, Tensor):
+            return self.density.to(x.device).expand_as(x)
         density = self.density(x)
         check_density(density, tuple(x.shape))
         return density

@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -27,10 +27,10 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from invdiff.arguments import as_integer
-from invdiff.errors import InputError, MissingDependencyError
+from invdiff.errors import InputError, MissingDependencyError, ShapeError
 from invdiff.operators.seismic.equations import RHO_0
 from invdiff.operators.seismic.points import Points
-from invdiff.operators.seismic.propagator import Misfit, Setting, misfit_of_shot
+from invdiff.operators.seismic.propagator import Misfit, Setting
 from invdiff.operators.seismic.sampling import Sampling
 from invdiff.operators.seismic.stability import n_substeps
 from invdiff.operators.seismic.survey import Survey
@@ -101,10 +101,10 @@ class Deepwave:
 
     def propagator(self, setting: Setting) -> DeepwavePropagator:
         """Time step and absorbing layers follow from bounds and wavelet, not from any model."""
-        return DeepwavePropagator(setting, self.settled(setting))
+        return DeepwavePropagator(setting, *self.settled(setting))
 
-    def settled(self, setting: Setting) -> Deepwave:
-        """With every default replaced by its number.
+    def settled(self, setting: Setting) -> tuple[Deepwave, Sampling]:
+        """With every default replaced by its number, and which wave fields a gradient stores.
 
         Raises:
             InputError: fewer substeps than stability needs, or a snapshot too large for the waves.
@@ -117,12 +117,13 @@ class Deepwave:
             space_order=self.space_order, is_staggered=setting.has_density, asked=self.substeps,
         )  # fmt: skip
         sampling = Sampling.of(survey.resampled(survey.dt / substeps), every=self.snapshot)
-        return replace(
+        engine = replace(
             self,
             substeps=substeps,
             snapshot=sampling.every,
             pml_frequency=self.pml_frequency or dominant_frequency(survey),
         )
+        return engine, sampling
 
 
 @dataclass(frozen=True, eq=False)
@@ -131,6 +132,7 @@ class DeepwavePropagator:
 
     setting: Setting
     engine: Deepwave
+    sampling: Sampling
 
     def data(self, velocity: Tensor, density: Tensor | None) -> Tensor:
         """Data of models: one solve per shot, two more for the derivative."""
@@ -144,16 +146,16 @@ class DeepwavePropagator:
         media = _given(velocity, density)
         wanted = [x.requires_grad for x in media]
 
-        def respond(trace: Tensor, b: int, s: int) -> Tensor:
-            return _value(misfit_of_shot(misfit, s), trace, observed[b, s])
+        def respond(traces: Tensor, batch: Tensor, shots: Tensor) -> Tensor:
+            return _values(misfit, traces, observed[batch, shots], shots=shots.tolist())
 
         values, gradients = self.gradient([x.detach() for x in media], wanted, respond=respond)
         products = [(x * g).sum() for x, g in zip(media, gradients, strict=True)]
         return values, torch.stack(products).sum()
 
-    def on(self, setting: Setting) -> DeepwavePropagator:
-        """With the same time step and absorbing layers."""
-        return DeepwavePropagator(setting, self.engine)
+    def on(self, setting: Setting) -> Self:
+        """With the same time step, absorbing layers and stored wave fields."""
+        return replace(self, setting=setting)
 
     def simulate(self, media: list[Tensor]) -> Tensor:
         """Data ``(batch, shot, receiver, time)`` of velocities, and densities if they vary."""
@@ -166,14 +168,15 @@ class DeepwavePropagator:
         media: list[Tensor],
         wanted: list[bool],
         *,
-        respond: Callable[[Tensor, int, int], Tensor],
+        respond: Callable[[Tensor, Tensor, Tensor], Tensor],
     ) -> tuple[Tensor, list[Tensor]]:
         """Functions of the traces, and the gradient of their sum; one call's fields in memory.
 
         Args:
             media: velocities, and densities if they vary.
             wanted: which of their gradients; the others are zero.
-            respond: from traces ``(receiver, time)``, model and shot to a number.
+            respond: from traces ``(solve, receiver, time)``, and model and shot of each solve,
+                to one number for each.
 
         Returns:
             Values ``(batch, shot)``, and a gradient for each of ``media``.
@@ -186,8 +189,7 @@ class DeepwavePropagator:
         for batch, shots in self._parts(len(media[0])):
             with torch.set_grad_enabled(any(wanted)):
                 traces = self._solve(leaves, batch, shots)
-                pairs = zip(traces, batch.tolist(), shots.tolist(), strict=True)
-                terms = torch.stack([respond(trace, b, s) for trace, b, s in pairs])
+                terms = respond(traces, batch, shots)
                 slopes = torch.autograd.grad(terms.sum(), variables) if variables else ()
             values.append(terms.detach())
             for total, slope in zip(totals, slopes, strict=True):
@@ -197,11 +199,6 @@ class DeepwavePropagator:
     @cached_property
     def _dt(self) -> float:
         return self.setting.survey.dt / (self.engine.substeps or 1)
-
-    @cached_property
-    def _sampling(self) -> Sampling:
-        survey = self.setting.survey.resampled(self._dt)
-        return Sampling.of(survey, every=self.engine.snapshot)
 
     @cached_property
     def _sources(self) -> tuple[Points, Tensor]:
@@ -253,7 +250,7 @@ class DeepwavePropagator:
         receivers = self._receivers.of(shots, device)
         amplitudes = force[shots] / (self.setting.spacing[0] * self.setting.spacing[1])
         traces = self._run(media, amplitudes, points.of(shots, device), receivers)
-        sampled: Tensor = _Sampled.apply(traces, self._sampling, self.engine.substeps or 1)
+        sampled: Tensor = _Sampled.apply(traces, self.sampling, self.engine.substeps or 1)
         return receivers.gather(sampled[..., : self.setting.survey.n_samples])
 
     def _run(
@@ -331,10 +328,10 @@ class DeepwavePropagator:
         # Exactly this many cells a step at the highest velocity, so that it takes no steps between.
         courant = self._dt * high * float(np.hypot(*(1 / np.array(setting.spacing))))
         is_free = setting.boundary.is_free_surface
-        every = self._sampling.every
+        every = self.sampling.every
         n_steps = (setting.survey.n_samples - 1) * (self.engine.substeps or 1) + 1
         if torch.is_grad_enabled():
-            n_steps += self._sampling.n_beyond
+            n_steps += self.sampling.n_beyond
         return {
             "accuracy": self.engine.space_order,
             "pml_width": [0 if is_free else n, n, n, n],
@@ -387,7 +384,7 @@ class _Propagate(torch.autograd.Function):
         media = [x.detach() for x in _given(*ctx.saved_tensors)]
         wanted = list(ctx.needs_input_grad[1 : 1 + len(media)])
         _, gradients = ctx.propagator.gradient(
-            media, wanted, respond=lambda trace, b, s: (trace * grads[0][b, s]).sum()
+            media, wanted, respond=lambda traces, b, s: (traces * grads[0][b, s]).sum((-2, -1))
         )
         velocity, *density = gradients
         return None, velocity, density[0] if density else None
@@ -402,10 +399,25 @@ def dominant_frequency(survey: Survey) -> float:
     return peak or 0.1 / survey.dt
 
 
-def _value(misfit: Misfit | None, predicted: Tensor, observed: Tensor) -> Tensor:
+def _values(
+    misfit: Misfit | None, predicted: Tensor, observed: Tensor, *, shots: list[int]
+) -> Tensor:
+    """Misfit of each solve: all at once if the misfit says which shots it takes, else in turn."""
     if misfit is None:
-        return 0.5 * (predicted - observed).double().square().sum()
-    return misfit(predicted[None], observed[None]).double().sum()
+        return 0.5 * (predicted - observed).double().square().sum((-2, -1))
+    select = getattr(misfit, "shots", None)
+    if select is None:
+        pairs = zip(predicted.split(1), observed.split(1), strict=True)
+        return torch.stack([misfit(*pair).double().sum() for pair in pairs])
+    values: Tensor = select(shots)(predicted, observed)
+    if values.shape != (len(shots),):
+        raise ShapeError(
+            "the misfit does not give one value per shot",
+            got=f"shape {tuple(values.shape)}",
+            expected=f"({len(shots)},) of traces {tuple(predicted.shape)}",
+            hint="Sum over receivers and time alone: .sum((-2, -1)).",
+        )
+    return values.double()
 
 
 def _given(velocity: Tensor, density: Tensor | None) -> list[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -85,7 +85,7 @@ class Elastic:
         # Deepwave's bound on the time step takes lambda twice: up to sqrt(2) times the P velocity.
         stable = (bounds[0], bounds[1] * 2**0.5)
         setting = Setting(survey, section, stable, boundary, has_density=True)
-        self.propagator = _ElasticPropagator(setting, self.engine.settled(setting))
+        self.propagator = _ElasticPropagator(setting, *self.engine.settled(setting))
 
     @property
     def range(self) -> Grid:
@@ -166,9 +166,6 @@ class Elastic:
 @dataclass(frozen=True, eq=False)
 class _ElasticPropagator(DeepwavePropagator):
     """Media are ``[models]``, ``(batch, 3, nz, nx)``."""
-
-    def on(self, setting: Setting) -> _ElasticPropagator:
-        return replace(self, setting=setting)
 
     def _run(
         self, media: list[Tensor], amplitudes: Tensor, sources: Points, receivers: Points

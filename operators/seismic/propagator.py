@@ -31,11 +31,13 @@ __all__ = [
     "Propagator",
     "Setting",
     "fused_gradient",
-    "misfit_of_shot",
 ]
 
 Misfit = Callable[[Tensor, Tensor], Tensor]
-"""Predicted and observed traces ``(1, receiver, time)`` of a shot to a number, or ``(1,)``."""
+"""Predicted and observed traces ``(1, receiver, time)`` of a shot to a number, or ``(1,)``.
+
+With a method ``shots(indices)`` also those of ``n`` shots, ``(n, receiver, time)``, to ``(n,)``.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +89,11 @@ class Setting:
 
 class Propagator(Protocol):
     """Data of models, differentiable, and fused gradients of misfits."""
+
+    @property
+    def sampling(self) -> Sampling:
+        """Which wave fields a gradient stores."""
+        ...
 
     def data(self, velocity: Tensor, density: Tensor | None) -> Tensor:
         """``(batch, nz, nx)`` to ``(batch, shot, receiver, time)``."""
@@ -209,6 +216,11 @@ class DevitoPropagator:
     workers: Workers
     n_ghost: int
 
+    @property
+    def sampling(self) -> Sampling:
+        """Which wave fields a gradient stores."""
+        return self.engine.sampling
+
     def data(self, velocity: Tensor, density: Tensor | None) -> Tensor:
         """Data of models: one solve per shot, two more for the derivative."""
         data: Tensor = _Propagate.apply(self.medium(velocity, density), self)
@@ -220,7 +232,7 @@ class DevitoPropagator:
         """Misfits and their derivative: two solves per shot."""
         medium = self.medium(velocity, density)
         responses = [
-            [_Response(_numpy(y), misfit_of_shot(misfit, s)) for s, y in enumerate(traces)]
+            [_Response(_numpy(y), _misfit_of_shot(misfit, s)) for s, y in enumerate(traces)]
             for traces in observed
         ]
         values, gradient = self.gradient(medium.detach(), responses)
@@ -386,6 +398,7 @@ def fused_gradient(
     Raises:
         NonFiniteError, ShapeError: data that do not fit.
     """
+    y = y.to(x.device)
     y = y[None].expand(len(x), *y.shape) if y.ndim == 3 else y
     grid.check(y, name="data")
     check_finite(y, "data")
@@ -398,7 +411,7 @@ def fused_gradient(
     return values.detach().sum(1), gradient
 
 
-def misfit_of_shot(misfit: Misfit | None, shot: int) -> Misfit | None:
+def _misfit_of_shot(misfit: Misfit | None, shot: int) -> Misfit | None:
     """The misfit of one shot, by its method ``shots(indices)`` where it differs between shots."""
     select = getattr(misfit, "shots", None)
     return misfit if select is None else select([shot])

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from invdiff.cli import app
 from invdiff.errors import DataWarning
+from invdiff.fwi import invert as draw
 from invdiff.fwi.traces import near_offset_mute
 from invdiff.io import (
     open_result,
@@ -28,7 +29,6 @@ from invdiff.io import (
 from invdiff.operators.seismic import Boundary, Survey, acoustic_problem, ricker
 from invdiff.priors import hub
 from invdiff.protocols import Problem
-from invdiff.verbs import invert as draw
 from tests.support.seismic_cases import acoustic, domain
 from tests.support.words import assert_in_options
 

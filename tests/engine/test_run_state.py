@@ -8,12 +8,20 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from invdiff import run_state
 from invdiff.errors import InputError
 from invdiff.grid import Grid
 from invdiff.operators import Mask
-from invdiff.run_state import check_identity, check_writable, identity, load, save
+from invdiff.run_state import (
+    Checkpoint,
+    check_identity,
+    check_writable,
+    identity,
+    load,
+    save,
+)
 from invdiff.samplers import Ancestral
 
 GRID = Grid(("x",), (4,))
@@ -33,32 +41,54 @@ TENSORS = {
 }
 
 
-def test_tensors_and_header_come_back(tmp_path: Path) -> None:
-    header = {"step": 3, "realizations": [2, 0], "name": "früh"}
-    save(tmp_path / "run", TENSORS, header, run=RUN)
-    tensors, read = load(tmp_path / "run", run=RUN)
-    assert {key: read[key] for key in header} == header
-    assert tensors.keys() == TENSORS.keys()
+def test_nested_values_come_back(tmp_path: Path) -> None:
+    plain = {"step": 3, "realizations": (2, 0), "name": "früh", "nothing": None}
+    pairs = ((TENSORS["complex"], None), (TENSORS["double"], "text"))
+    values = plain | {"memory": TENSORS, "pairs": pairs, "empty": ((), {})}
+    save(tmp_path / "run", values, run=RUN)
+    found = load(tmp_path / "run", run=RUN)
+    assert found.keys() == values.keys()
+    assert {key: found[key] for key in plain} == plain
+    assert found["empty"] == ((), {})
+    assert (found["pairs"][0][1], found["pairs"][1][1]) == (None, "text")
+    assert torch.equal(found["pairs"][0][0], TENSORS["complex"])
+    assert found["memory"].keys() == TENSORS.keys()
     for name, value in TENSORS.items():
-        assert tensors[name].dtype == value.dtype
+        assert found["memory"][name].dtype == value.dtype
         torch.testing.assert_close(
-            tensors[name], value.resolve_conj(), rtol=0, atol=0, equal_nan=True
+            found["memory"][name], value.resolve_conj(), rtol=0, atol=0, equal_nan=True
         )
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
 
 def test_views_of_one_tensor_are_stored_apart(tmp_path: Path) -> None:
     x = torch.arange(4.0)
-    save(tmp_path / "run", {"a": x, "b": x[1:]}, {}, run=RUN)
-    tensors, _ = load(tmp_path / "run", run=RUN)
-    assert torch.equal(tensors["b"], x[1:])
+    save(tmp_path / "run", {"a": x, "b": x[1:]}, run=RUN)
+    assert torch.equal(load(tmp_path / "run", run=RUN)["b"], x[1:])
+
+
+def test_a_checkpoint_is_of_its_own_run(tmp_path: Path) -> None:
+    file = Checkpoint(tmp_path / "run", RUN)
+    assert file.load("cpu") is None
+    file.save({"step": 1})
+    assert file.load("cpu") == {"step": 1}
+    with pytest.raises(InputError, match="differs in seed"):
+        Checkpoint(tmp_path / "run", dict(RUN) | {"seed": "another"}).load("cpu")
+    with pytest.raises(InputError, match="cannot write"):
+        Checkpoint(tmp_path / "missing" / "run", RUN)
+
+
+def test_a_file_of_another_form_is_refused(tmp_path: Path) -> None:
+    save_file({"x": torch.ones(1)}, tmp_path / "run", {"invdiff": json.dumps({"step": 1})})
+    with pytest.raises(InputError, match="run is not a stored run"):
+        load(tmp_path / "run", run=None)
 
 
 @pytest.mark.parametrize("name", ["save_file", "json"])
 def test_a_failure_leaves_what_was_there(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save(tmp_path / "run", TENSORS, {"step": 1}, run=RUN)
+    save(tmp_path / "run", {"step": 1, "x": TENSORS}, run=RUN)
     before = (tmp_path / "run").read_bytes()
 
     def fail(*args: object, **kwargs: object) -> None:
@@ -72,7 +102,7 @@ def test_a_failure_leaves_what_was_there(
     else:
         monkeypatch.setattr(run_state, "save_file", fail)
     with pytest.raises(OSError, match="disk full"):
-        save(tmp_path / "run", TENSORS, {"step": 2}, run=RUN)
+        save(tmp_path / "run", {"step": 2, "x": TENSORS}, run=RUN)
     assert (tmp_path / "run").read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
 
@@ -92,7 +122,7 @@ def test_another_run_is_refused_by_name(name: str, tmp_path: Path) -> None:
     changes, names = DIFFERENT[name]
     parts = {"seed": 0, "operator": Mask(GRID, [1, 0, 1, 1]), "sampler": Ancestral(3)}
     other = identity(parts | changes)
-    save(tmp_path / "run", {}, {}, run=RUN)
+    save(tmp_path / "run", {}, run=RUN)
     with pytest.raises(InputError) as caught:
         load(tmp_path / "run", run=other)
     assert str(caught.value).startswith("the checkpoint run belongs to another run; got a run that")

@@ -33,7 +33,7 @@ def forms(hessian: Tensor, directions: Tensor) -> Tensor:
 def test_the_default_curvature_is_that_of_the_dense_hessian() -> None:
     """Within a factor of two for changes of a cell and of several; aliased noise gave sixty."""
     operator = acoustic(line(3, n_samples=350, width=250.0), domain(SHAPE), snapshot=None)
-    assert operator.propagator.engine.sampling.every > 3  # type: ignore[attr-defined]
+    assert operator.propagator.sampling.every > 3
     depth = torch.linspace(2000, 2800, SHAPE[0], dtype=torch.float64)[:, None].expand(SHAPE)
     x = (depth + 100 * smooth(normal((1, *SHAPE), 1), 2.0))[0][None]
     born = Born(operator, x[0])

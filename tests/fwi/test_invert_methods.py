@@ -10,6 +10,7 @@ import pytest
 import torch
 import xarray as xr
 
+from invdiff import invert
 from invdiff.errors import DivergedError, InputError
 from invdiff.fwi import (
     LBFGS,
@@ -30,7 +31,6 @@ from invdiff.fwi.state import InversionState
 from invdiff.linalg import Solution, conjugate_gradient
 from invdiff.noise import NoiseField
 from invdiff.terms import Penalty
-from invdiff.verbs import invert
 from tests.support.linear_waves import WavesProblem, waves_problem
 
 STEPS, N_SHOTS = 6, 3

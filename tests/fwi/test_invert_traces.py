@@ -5,10 +5,10 @@ import pytest
 import torch
 import xarray as xr
 
+from invdiff import invert
 from invdiff.errors import DataWarning, InputError, NonFiniteError
 from invdiff.fwi import LBFGS, amplitude_weights, live_traces
 from invdiff.protocols import Problem
-from invdiff.verbs import invert
 from tests.support.linear_waves import waves_problem
 
 NOISE = 0.1

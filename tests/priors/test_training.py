@@ -112,7 +112,7 @@ def test_a_stopped_run_resumes_bit_for_bit(tmp_path: Path, layout: torch.memory_
     assert seen == [4, 5, 6, 7, 8]
     assert_equal(resumed, whole)
     assert_equal(again, averaged)
-    assert load(checkpoint, run=None)[1]["step"] == 9
+    assert load(checkpoint, run=None)["step"] == 9
     assert [p.name for p in tmp_path.iterdir()] == ["run.safetensors"]
     # A run that is complete is read, not trained on.
     seen.clear()
@@ -253,9 +253,10 @@ def test_not_a_number_stops_the_run_and_spares_the_checkpoint(tmp_path: Path) ->
             progress=False,
         )
     assert "learning_rate" in str(caught.value)
-    tensors, header = load(checkpoint, run=None)
-    assert header["step"] == 3
-    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+    stored = load(checkpoint, run=None)
+    assert stored["step"] == 3
+    for group in (stored["network"], stored["averaged"], *stored["optimiser"].values()):
+        assert all(torch.isfinite(tensor).all() for tensor in group.values())
 
 
 @pytest.mark.parametrize(

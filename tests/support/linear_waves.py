@@ -86,8 +86,11 @@ class LinearWaves:
     def shots(self, indices: Sequence[int]) -> LinearWaves:
         return LinearWaves(self.matrices[list(indices)], self.bounds, solves=self.solves)
 
+    def to(self, device: torch.device) -> LinearWaves:
+        return LinearWaves(self.matrices.to(device), self.bounds, solves=self.solves)
+
     def encoded(self, weights: np.ndarray) -> LinearWaves:
-        code = torch.as_tensor(weights, dtype=self.domain.dtype)
+        code = torch.as_tensor(weights).to(self.matrices)
         matrices = torch.einsum("sj,j...->s...", code, self.matrices)
         return LinearWaves(matrices, self.bounds, solves=self.solves)
 

@@ -10,9 +10,9 @@ import pytest
 import torch
 import xarray as xr
 
-from invdiff import reconstruct
+from invdiff import invert, reconstruct
 from invdiff.errors import InputError
-from invdiff.fwi import LBFGS, AnnealedMode, AnnealedPosterior, Minibatch, REDDiffusion, drive
+from invdiff.fwi import LBFGS, AnnealedMode, AnnealedPosterior, Minibatch, REDDiffusion
 from invdiff.fwi.misfit import L2
 from invdiff.noise import NoiseField
 from invdiff.operators.mri import CartesianMRI
@@ -20,7 +20,7 @@ from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Thread
 from invdiff.posterior import Posterior
 from invdiff.priors.gaussian import GaussianPrior
 from invdiff.protocols import Sampler
-from invdiff.run_state import check_identity, identity
+from invdiff.run_state import Checkpoint, check_identity, identity
 from invdiff.samplers import (
     EKI,
     Ancestral,
@@ -31,8 +31,6 @@ from invdiff.samplers import (
     load_state,
     save_state,
 )
-from invdiff.samplers.checkpoint import Checkpoint
-from invdiff.verbs import invert
 from tests.support import tiny
 from tests.support.closed_form import gaussian_problem
 from tests.support.linear_waves import LinearWaves, waves_problem
@@ -124,7 +122,7 @@ def test_an_inversion_resumes_after_any_step(
     for n in range(1, method.steps + 1):
         path = tmp_path / f"after-{n}"
         with monkeypatch.context() as patch:
-            stop_after(n, drive, "save_state", patch)
+            stop_after(n, Checkpoint, "save", patch)
             with pytest.raises(Stopped):
                 waves_run(method=method, checkpoint=path)
         xr.testing.assert_identical(waves_run(method=method, checkpoint=path), expected)

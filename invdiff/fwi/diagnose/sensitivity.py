@@ -55,8 +55,8 @@ def illumination(
     labelled = operator.range.to_dataarray(e, "noise")
     if weights is not None:
         labelled = (labelled * weights).transpose(*labelled.dims)
-    draws = pulled_back(operator, x, torch.from_numpy(labelled.values).to(x))
-    square = gaussian_filter(draws.square().sum(0).numpy(), smoothing, mode="nearest")
+    (draws,) = pulled_back(operator, x, torch.from_numpy(labelled.values).to(x))
+    square = gaussian_filter(draws.square().sum(0).cpu().numpy(), smoothing, mode="nearest")
     return operator.domain.to_dataarray(
         torch.from_numpy(np.sqrt(square)).to(x),
         "illumination",
@@ -65,23 +65,26 @@ def illumination(
 
 
 def pulled_back(operator: WaveOperator, x: Tensor, e: Tensor) -> Tensor:
-    """The fields :math:`J_s^T e_s` of each shot at a model, ``(shot, nz, nx)``, double precision.
+    """The fields :math:`J_s^T e_s` of each shot at models, ``(batch, shot, nz, nx)``, double.
+
+    Shots are solved one after another, since their fields are wanted one by one; all models at
+    once.
 
     Args:
         operator: A wave operator of shots ``s``.
-        x: The velocities, ``(1, nz, nx)``, in m/s.
-        e: The data to pull back, ``(shot, receiver, time)``.
+        x: The velocities, ``(batch, nz, nx)``, in m/s.
+        e: The data to pull back, ``(shot, receiver, time)``, the same for all models.
     """
     pulled = []
     for shot in range(operator.range.shape[0]):
         one = operator.shots([shot])
         _, gradient = one.misfit_and_gradient(x, e[shot : shot + 1], misfit=_Projection())
-        pulled.append(gradient[0])
-    return torch.stack(pulled).double().cpu()
+        pulled.append(gradient)
+    return torch.stack(pulled, dim=1).double()
 
 
 class _Projection(Misfit):
     """The inner product ``<p, e>``, whose gradient pulls back ``e``."""
 
     def __call__(self, predicted: Tensor, observed: Tensor) -> Tensor:
-        return (predicted * observed).sum()
+        return (predicted * observed).sum((-2, -1))

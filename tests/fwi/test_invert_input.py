@@ -8,6 +8,7 @@ import pytest
 import torch
 import xarray as xr
 
+from invdiff import invert
 from invdiff.errors import InputError, InvdiffError, NoiseLevelError, NonFiniteError, ShapeError
 from invdiff.errors import UnsupportedError as Unsupported
 from invdiff.fwi import (
@@ -21,7 +22,6 @@ from invdiff.fwi import (
 )
 from invdiff.grid import Grid
 from invdiff.priors.gaussian import GaussianPrior
-from invdiff.verbs import invert
 from tests.support.closed_form import gaussian_prior
 from tests.support.linear_waves import waves_problem
 

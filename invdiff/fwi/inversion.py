@@ -2,39 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
-import numpy as np
 import torch
 import xarray as xr
-from torch import Tensor
 from tqdm import tqdm
 
 from invdiff.arguments import as_integer, as_number, as_path
-from invdiff.data_fit import warn_of_misfit
-from invdiff.errors import InputError, ShapeError, UnsupportedError
+from invdiff.errors import ShapeError, UnsupportedError
 from invdiff.fwi.annealed_posterior import AnnealedPosterior
 from invdiff.fwi.bands import first_band
 from invdiff.fwi.classic import LBFGS
 from invdiff.fwi.drive import descend
+from invdiff.fwi.inputs import Traces, given_data, given_starts, given_traces
 from invdiff.fwi.method import Method, Setting
 from invdiff.fwi.misfit import Misfit
 from invdiff.fwi.objective import Objective
+from invdiff.fwi.result import labelled_result
 from invdiff.fwi.start import check_start
 from invdiff.fwi.state import InversionState
-from invdiff.fwi.weighting import misfit_weights
-from invdiff.grid import Grid, check_dataarray, check_finite
-from invdiff.linalg import squared_norm
+from invdiff.inputs import as_device, moved
 from invdiff.noise import NoiseField
+from invdiff.noise_levels import GivenNoise
 from invdiff.protocols import Prior, Problem, WaveOperator
-from invdiff.result import ensemble_dataset, provenance
 from invdiff.run_state import identity
 from invdiff.samplers.drive import member_numbers
-from invdiff.verbs.inputs import as_device, given_traces, moved
-from invdiff.verbs.noise_levels import GivenNoise, noise_model
+from invdiff.stepwise import to_the_end
 
 __all__ = ["default_method", "invert"]
 
@@ -90,8 +85,10 @@ def invert(
         stop_at: Normalised misfit at which to stop; None to use all steps or the budget.
         is_weighted: Whether to weight mean and std by ``exp(-misfit)``, tempered so that half of
             the members count: for an ensemble of starts, some of which ended in wrong minima.
-        device: Where the prior is evaluated and the models live; operator and prior are moved
-            there if they can be. Devito's wave fields stay on the CPU.
+        device: Where the prior is evaluated and the models live, such as ``"cuda"``; operator and
+            prior are moved there if they can be. The wave fields of `Deepwave` follow the models,
+            all models and shots in one call unless its ``shots_per_call`` bounds them; Devito's
+            stay on the CPU. ``LBFGS`` and ``Adam`` solve for one member after another.
         checkpoint: File to which the run is stored after each step, and from which it is resumed
             if it exists; a file of another run is refused.
         progress: Whether to show a progress bar.
@@ -151,8 +148,8 @@ def invert(
     method = method or default_method(prior, max_solves // waves.range.shape[0])
     _check_method(method, prior, waves)
     _check_misfit(misfit)
-    traces = _traces(y, given, noise_std, device=where)
-    starts = _starts(given.start if start is None else start, waves, members).to(where)
+    traces = given_data(y, given, noise_std, device=where)
+    starts = given_starts(given.start if start is None else start, waves, members).to(where)
     noted = traces.notes | check_start(
         waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights,
         frequency=first_band(method),
@@ -170,7 +167,7 @@ def invert(
         run=_identity(method, setting, traces),
     )
     state = _last(states, method.steps * objective.n_shots, max_solves, is_shown=progress)
-    return _result(
+    return labelled_result(
         method, setting, state, traces=traces, is_weighted=is_weighted, noted=noted
     ).assign_attrs(invdiff_device=str(device))
 
@@ -195,14 +192,16 @@ def _last(
 ) -> InversionState:
     """Run to the end, with a progress bar over the start and ``n_solves`` of the steps."""
     with tqdm(disable=not is_shown, unit="solve") as bar:
-        for state in states:
+
+        def work(state: InversionState) -> int:
             bar.total = bar.total or min(max_solves, state.solves + n_solves)
-            bar.update(state.solves - bar.n)
             bar.set_postfix(misfit=f"{float(state.misfit[:, -1].mean()):.3f}", refresh=False)
-    return state
+            return state.solves
+
+        return to_the_end(states, bar, work)
 
 
-def _identity(method: Method, setting: Setting, traces: _Traces) -> dict[str, str]:
+def _identity(method: Method, setting: Setting, traces: Traces) -> dict[str, str]:
     """What identifies the run."""
     objective = setting.objective
     return identity(
@@ -219,52 +218,6 @@ def _identity(method: Method, setting: Setting, traces: _Traces) -> dict[str, st
             "seed": setting.noise.seed,
         }
     )
-
-
-def _result(
-    method: Method,
-    setting: Setting,
-    state: InversionState,
-    *,
-    traces: _Traces,
-    is_weighted: bool,
-    noted: Mapping[str, object],
-) -> xr.Dataset:
-    """The labelled models, and how well they explain the traces."""
-    objective, members = setting.objective, setting.members
-    by_shot, counts = _shot_misfits(state.x, traces, objective.operator)
-    misfit = by_shot.sum(1) / counts.sum()
-    weight = misfit_weights(by_shot.sum(1)) if is_weighted else None
-    settings: dict[str, object] = {
-        "seed": setting.noise.seed,
-        "method": method,
-        "operator": objective.operator,
-        "noise_std": traces.noise_std,
-        "misfit": objective.misfit,
-        "iterations": state.step,
-        "data_fit": warn_of_misfit(misfit, _effective_number(traces), stacklevel=4),
-        **_solves(state, len(members), objective.n_shots),
-        **noted,
-    }
-    result = ensemble_dataset(
-        state.x,
-        misfit,
-        replace(objective.operator.domain, units="m s-1"),
-        numbers=members,
-        name="velocity",
-        long_name="P-wave velocity",
-        weight=weight,
-        attrs=provenance(setting.prior if method.needs_prior else None, settings),
-    )
-    return _with_history(result, state, by_shot / counts, weight)
-
-
-def _solves(state: InversionState, n_members: int, n_shots: int) -> dict[str, object]:
-    """Solves of all members, with the check of the start and the last prediction of each."""
-    shared = int(state.memory.get("shared_solves", 0))  # of a fit that is made once for all
-    adjoint = shared + n_members * (state.solves - shared)
-    forward = adjoint + (n_members + 1) * n_shots  # the check of the start is one more
-    return {"forward_solves": forward, "adjoint_solves": adjoint}
 
 
 def _check_method(method: Any, prior: Prior | None, operator: WaveOperator) -> None:
@@ -301,128 +254,3 @@ def _check_misfit(misfit: object) -> None:
             expected="an object such as L2(noise_std)",
             hint="Misfits are objects of invdiff.fwi; your own derives from invdiff.fwi.Misfit.",
         )
-
-
-class _Traces(NamedTuple):
-    """What is inverted: traces without NaN, the noise of those of weight one, and weights."""
-
-    data: Tensor
-    noise_std: float
-    weights: Tensor | None
-    notes: dict[str, str | int | float]
-
-
-def _traces(
-    y: xr.DataArray | Problem,
-    given: Problem,
-    noise_std: GivenNoise | None,
-    *,
-    device: torch.device,
-) -> _Traces:
-    grid = given.operator.range
-    noise = noise_model(noise_std, y, grid)
-    if not isinstance(noise, float | Tensor):
-        raise UnsupportedError(
-            "invert takes independent noise",
-            got=type(noise).__name__,
-            expected="a standard deviation for all samples, or one for each",
-        )
-    values, weights = given.data, given.weights
-    if isinstance(noise, Tensor):  # samples with more noise weigh less than the best ones
-        level = float(noise.min())
-        weights = level / noise * (1 if weights is None else weights)
-        noise = level
-    return _Traces(
-        values.to(device),
-        noise,
-        None if weights is None else weights.to(device, grid.dtype),
-        dict(given.notes),
-    )
-
-
-def _starts(
-    start: xr.DataArray | Tensor | None, operator: WaveOperator, members: Sequence[int]
-) -> Tensor:
-    """``(batch, nz, nx)`` within the bounds."""
-    if start is None:
-        raise InputError(
-            "the starting model is missing",
-            got="None",
-            expected="start=..., a DataArray (z, x) in m/s",
-            hint="Smooth what is known of the velocity, or fit a gradient to the first arrivals.",
-        )
-    domain = operator.domain
-    if isinstance(start, Tensor):
-        domain.check(start[None], name="start")
-        check_finite(start, "start")
-        x = start.to(domain.dtype).expand(len(members), *start.shape).clone()
-    else:
-        label = 'operator.domain.to_dataarray(torch.as_tensor(values), "velocity")'
-        check_dataarray(start, "the starting model", label=label)
-        x = _labelled_starts(start, domain, len(members))
-    low, high = float(x.min()), float(x.max())
-    if low < operator.bounds[0] or high > operator.bounds[1]:
-        raise InputError(
-            "the starting model is out of bounds",
-            got=f"{low:g} to {high:g}",
-            expected=f"{operator.bounds[0]:g} to {operator.bounds[1]:g} m/s",
-            hint="It looks like km/s: multiply it by 1000."
-            if high < 20
-            else "Widen the bounds, or clip the start.",
-        )
-    return x
-
-
-def _labelled_starts(start: xr.DataArray, domain: Grid, n_members: int) -> Tensor:
-    if "realization" not in start.dims:
-        one = domain.to_tensor(start, name="start")
-        return one.expand(n_members, *one.shape).clone()
-    if start.sizes["realization"] != n_members:
-        raise ShapeError(
-            "starts and members differ in number",
-            got=start.sizes["realization"],
-            expected=n_members,
-        )
-    ordered = start.transpose("realization", ...)
-    return torch.stack([domain.to_tensor(one, name="start") for one in ordered])
-
-
-def _effective_number(traces: _Traces) -> float:
-    """Of the samples in the misfit: as many that count alike have the same chance variations."""
-    if traces.weights is None:
-        return float(traces.data.numel())
-    squares = traces.weights.double().square().expand(traces.data.shape)
-    return float(squares.sum() ** 2 / squares.square().sum())
-
-
-def _shot_misfits(x: Tensor, traces: _Traces, operator: WaveOperator) -> tuple[Tensor, Tensor]:
-    """Sums of squared weighted residuals over the noise and numbers of samples, by shot."""
-    y = traces.data
-    w = torch.ones((), dtype=y.dtype) if traces.weights is None else traces.weights
-    sums = []
-    with torch.no_grad():
-        for model in x:
-            residual = w * (operator(model[None])[0] - y) / traces.noise_std
-            sums.append(squared_norm(residual.double()))
-    counts = squared_norm(w.expand(y.shape).double())
-    return torch.stack(sums), counts
-
-
-def _with_history(
-    result: xr.Dataset, state: InversionState, shot_misfit: Tensor, weight: np.ndarray | None
-) -> xr.Dataset:
-    """The result with what belongs to an inversion alone."""
-    n = result.sizes["realization"]
-    equal = np.full(n, 1 / n)
-    labels = {"long_name": "normalised data misfit, expected 1", "units": "1"}
-    spent = {"long_name": "forward solves per member"}
-    return result.assign(
-        shot_misfit=(("realization", "shot"), shot_misfit.cpu().numpy(), labels),
-        misfit_history=(("realization", "iteration"), state.misfit.cpu().numpy(), labels),
-        solves=("iteration", state.spent.numpy(), spent),
-        weight=(
-            "realization",
-            equal if weight is None else weight,
-            {"long_name": "weight in mean and std"},
-        ),
-    )

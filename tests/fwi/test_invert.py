@@ -11,6 +11,7 @@ import xarray as xr
 from scipy.stats import norm
 from torch import Tensor
 
+from invdiff import invert
 from invdiff.covariance import SpectralCovariance
 from invdiff.errors import InputError
 from invdiff.fwi import (
@@ -29,7 +30,6 @@ from invdiff.grid import Grid
 from invdiff.noise import NoiseField
 from invdiff.priors import hub
 from invdiff.terms import Penalty
-from invdiff.verbs import invert
 from tests.support.closed_form import normal
 from tests.support.linear_waves import LinearWaves, WavesProblem, random_waves, waves_problem
 from tests.support.seismic_cases import acoustic, domain, line
