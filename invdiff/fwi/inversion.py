@@ -48,7 +48,7 @@ def invert(
     weights: xr.DataArray | None = None,
     max_solves: int = 1500,
     stop_at: float | None = None,
-    is_weighted: bool = False,
+    is_weighted: bool | None = None,
     device: str | torch.device = "cpu",
     checkpoint: str | Path | None = None,
     progress: bool = False,
@@ -84,7 +84,8 @@ def invert(
             and the last prediction, one forward solve per shot each, come on top.
         stop_at: Normalised misfit at which to stop; None to use all steps or the budget.
         is_weighted: Whether to weight mean and std by ``exp(-misfit)``, tempered so that half of
-            the members count: for an ensemble of starts, some of which ended in wrong minima.
+            the members count: for an ensemble of starts, some of which ended in wrong minima. By
+            default where a misfit is more than 1.5 times the smallest one (or 1, if that is less).
         device: Where the prior is evaluated and the models live, such as ``"cuda"``; operator and
             prior are moved there if they can be. The wave fields of `Deepwave` follow the models,
             all models and shots in one call unless its ``shots_per_call`` bounds them; Devito's
@@ -111,7 +112,7 @@ def invert(
     Warns:
         DataWarning: Dead traces, amplitudes of data and prediction that differ, a start that is
             cycle-skipped.
-        DataFitWarning: A data misfit far from 1.
+        DataFitWarning: A data misfit far from 1, or members that fit much worse than the others.
 
     Examples:
         A step in depth, from a constant start and without a prior:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import xarray as xr
 from torch import Tensor
 
 from invdiff.data_fit import warn_of_misfit
+from invdiff.errors import DataFitWarning
 from invdiff.fwi.inputs import Traces
 from invdiff.fwi.method import Method, Setting
 from invdiff.fwi.state import InversionState
@@ -21,6 +23,7 @@ from invdiff.result import ensemble_dataset, provenance
 
 __all__ = ["labelled_result"]
 
+_STRAY = 1.5  # times the least misfit, or 1
 _AT_ONCE = 8  # models whose predictions are in memory at the same time
 
 
@@ -30,7 +33,7 @@ def labelled_result(
     state: InversionState,
     *,
     traces: Traces,
-    is_weighted: bool,
+    is_weighted: bool | None,
     noted: Mapping[str, object],
 ) -> xr.Dataset:
     """The labelled models, and how well they explain the traces.
@@ -40,15 +43,20 @@ def labelled_result(
         setting: What it worked on.
         state: Its last state.
         traces: Traces, noise level and weights.
-        is_weighted: Whether to weight the members by their misfit in mean and std.
+        is_weighted: Whether to weight the members by their misfit in mean and std; None where some
+            fit much worse than the others.
         noted: Further attributes.
 
     Warns:
-        DataFitWarning: A data misfit far from 1.
+        DataFitWarning: A data misfit far from 1, or members that fit much worse than the others.
     """
     objective, members = setting.objective, setting.members
     by_shot, counts = _shot_misfits(state.x, traces, objective.operator)
     misfit = by_shot.sum(1) / counts.sum()
+    strays = _strays(misfit, members)
+    is_weighted = bool(strays) if is_weighted is None else is_weighted
+    if strays:
+        _warn_of_strays(strays, misfit, is_weighted=is_weighted)
     weight = misfit_weights(by_shot.sum(1)) if is_weighted else None
     settings: dict[str, object] = {
         "seed": setting.noise.seed,
@@ -60,6 +68,7 @@ def labelled_result(
         "data_fit": warn_of_misfit(misfit, _effective_number(traces), stacklevel=4),
         **_solves(state, len(members), objective.n_shots),
         **noted,
+        **({"strays": strays} if strays else {}),
     }
     result = ensemble_dataset(
         state.x,
@@ -72,6 +81,23 @@ def labelled_result(
         attrs=provenance(setting.prior if method.needs_prior else None, settings),
     )
     return _with_history(result, state, by_shot / counts, weight)
+
+
+def _strays(misfit: Tensor, members: Sequence[int]) -> list[int]:
+    """Numbers of the members that ended in another minimum than the best."""
+    limit = _STRAY * max(1.0, float(misfit.min()))
+    return [member for member, own in zip(members, misfit.tolist(), strict=True) if own > limit]
+
+
+def _warn_of_strays(strays: Sequence[int], misfit: Tensor, *, is_weighted: bool) -> None:
+    count = "They count less in mean and std" if is_weighted else "They count like the others"
+    warnings.warn(
+        f"Members {', '.join(map(str, strays))} explain the data much worse than the best: misfits"
+        f" up to {float(misfit.max()):.3g}, where that has {float(misfit.min()):.3g}. {count}; more"
+        " solves, or bands that begin at a lower frequency, may bring them nearer.",
+        DataFitWarning,
+        stacklevel=5,
+    )
 
 
 def _solves(state: InversionState, n_members: int, n_shots: int) -> dict[str, object]:
