@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.covariance import SpectralCovariance
 from invdiff.errors import InputError
 from invdiff.fwi.diagnose import pulled_back
-from invdiff.fwi.misfit import L2, Filtered, Masked, Misfit
+from invdiff.fwi.misfit import L2, Filtered, Masked, Misfit, SourceFitted
 from invdiff.grid import Grid
 from invdiff.noise import InversionStream, NoiseField
 from invdiff.protocols import WaveOperator
@@ -22,6 +22,7 @@ __all__ = ["Objective"]
 
 _SMOOTHING = 3.0  # cells: the squares of a single draw fluctuate
 _FLOOR = 1e-3  # of the largest illumination
+_WRAPPERS = Masked | Filtered | SourceFitted
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,8 @@ class Objective:
         misfit = misfit or L2(noise_std)
         n_data = float(y.numel())
         if weights is not None:
-            misfit = Masked(misfit, weights)
+            is_fitted = isinstance(misfit, SourceFitted)
+            misfit = misfit.masked(weights) if is_fitted else Masked(misfit, weights)
             n_data = float(weights.square().expand(y.shape).sum())
             if n_data == 0:
                 raise InputError(
@@ -204,16 +206,16 @@ class Objective:
 
 def _weights(misfit: Misfit) -> Tensor | None:
     """Product of the weights of all masks around a misfit; None without a mask."""
-    if not isinstance(misfit, Masked | Filtered):
+    if not isinstance(misfit, _WRAPPERS):
         return None
     inner = _weights(misfit.misfit)
-    if isinstance(misfit, Filtered):
+    if not isinstance(misfit, Masked):
         return inner
     return misfit.weights if inner is None else misfit.weights * inner
 
 
 def _unwrapped(misfit: Misfit) -> Misfit:
-    return _unwrapped(misfit.misfit) if isinstance(misfit, Masked | Filtered) else misfit
+    return _unwrapped(misfit.misfit) if isinstance(misfit, _WRAPPERS) else misfit
 
 
 def _radial_mean(power: Tensor) -> Tensor:

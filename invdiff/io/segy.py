@@ -163,13 +163,11 @@ def _check_alike(tables: Sequence[_Table], names: Sequence[str]) -> None:
 
 def _joined(tables: Sequence[_Table]) -> _Table:
     """All traces, one file after the other."""
-    return replace(
-        tables[0],
-        **{
-            name: np.concatenate([getattr(table, name) for table in tables])
-            for name in ("samples", "record", "energy", "source", "receiver", "is_dead")
-        },
-    )
+    joined: dict[str, Any] = {
+        name: np.concatenate([getattr(table, name) for table in tables])
+        for name in ("samples", "record", "energy", "source", "receiver", "is_dead")
+    }
+    return replace(tables[0], **joined)
 
 
 def _check_set(table: _Table, name: str) -> None:

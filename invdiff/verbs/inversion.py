@@ -21,7 +21,7 @@ from invdiff.fwi.bands import first_band
 from invdiff.fwi.classic import LBFGS
 from invdiff.fwi.drive import descend
 from invdiff.fwi.method import Method, Setting
-from invdiff.fwi.misfit import Misfit
+from invdiff.fwi.misfit import Misfit, with_fitted_source
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.start import check_start
 from invdiff.fwi.state import InversionState
@@ -153,13 +153,13 @@ def invert(
     _check_misfit(misfit)
     traces = _traces(y, given, noise_std, device=where)
     starts = _starts(given.start if start is None else start, waves, members).to(where)
-    noted = traces.notes | check_start(
-        waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights,
-        frequency=first_band(method),
-    )  # fmt: skip
     objective = Objective.gaussian(
         waves, traces.data, traces.noise_std, misfit=misfit, weights=traces.weights
     )
+    noted = traces.notes | check_start(
+        waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights,
+        frequency=first_band(method), misfit=objective.misfit,
+    )  # fmt: skip
     setting = Setting(objective, prior, starts, NoiseField(seed), members)
     states = descend(
         method,
@@ -232,7 +232,7 @@ def _result(
 ) -> xr.Dataset:
     """The labelled models, and how well they explain the traces."""
     objective, members = setting.objective, setting.members
-    by_shot, counts = _shot_misfits(state.x, traces, objective.operator)
+    by_shot, counts = _shot_misfits(state.x, traces, objective)
     misfit = by_shot.sum(1) / counts.sum()
     weight = misfit_weights(by_shot.sum(1)) if is_weighted else None
     settings: dict[str, object] = {
@@ -395,14 +395,16 @@ def _effective_number(traces: _Traces) -> float:
     return float(squares.sum() ** 2 / squares.square().sum())
 
 
-def _shot_misfits(x: Tensor, traces: _Traces, operator: WaveOperator) -> tuple[Tensor, Tensor]:
+def _shot_misfits(x: Tensor, traces: _Traces, objective: Objective) -> tuple[Tensor, Tensor]:
     """Sums of squared weighted residuals over the noise and numbers of samples, by shot."""
     y = traces.data
     w = torch.ones((), dtype=y.dtype) if traces.weights is None else traces.weights
     sums = []
     with torch.no_grad():
         for model in x:
-            residual = w * (operator(model[None])[0] - y) / traces.noise_std
+            predicted = objective.operator(model[None])[0]
+            predicted = with_fitted_source(objective.misfit, predicted, y)
+            residual = w * (predicted - y) / traces.noise_std
             sums.append(squared_norm(residual.double()))
     counts = squared_norm(w.expand(y.shape).double())
     return torch.stack(sums), counts
