@@ -72,8 +72,10 @@ class Objective:
         misfit = misfit or L2(noise_std)
         n_data = float(y.numel())
         if weights is not None:
-            is_fitted = isinstance(misfit, SourceFitted)
-            misfit = misfit.masked(weights) if is_fitted else Masked(misfit, weights)
+            if isinstance(misfit, SourceFitted):  # which fits the source with them
+                misfit = misfit.masked(weights)
+            else:
+                misfit = Masked(misfit, weights)
             n_data = float(weights.square().expand(y.shape).sum())
             if n_data == 0:
                 raise InputError(

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invdiff.errors import NoiseLevelError
+from invdiff.operators.seismic.source import dominant_frequency
 from invdiff.traces import LiveTraces
 
 __all__ = ["NoiseEstimate", "noise_before_arrivals"]
@@ -34,9 +35,10 @@ def noise_before_arrivals(
 
     No wave arrives before :math:`h / v_\max` at the offset :math:`h` if the source acts from time
     zero on. The level is :math:`1.4826\,\mathrm{median}|y|` over the samples before that in all
-    live traces together; it is taken twice, the second time without what follows the first sample
-    of a trace beyond five standard deviations, such as the onset of a wavelet that begins before
-    time zero. Zeros at the start of a trace are a mute and do not count.
+    live traces together; it is taken twice, the second time only up to a period before the first
+    sample of a trace beyond five standard deviations, such as the onset of a wavelet that begins
+    before time zero. The period is that of the dominant frequency. Zeros at the start of a trace
+    are a mute and do not count.
 
     Assumptions: noise about zero, alike in all traces and at all times. Noise that depends on the
     trace, or that the source makes, is not seen. The relative standard error is
@@ -63,20 +65,30 @@ def noise_before_arrivals(
     usable = np.maximum.accumulate(usable, axis=-1)
     if live.weights is not None:
         usable = usable & (np.broadcast_to(live.weights, traces.shape) != 0)
-    before = usable & (np.asarray(time, np.float64) < offsets[..., None] / v_max)
-    std = _std(traces, before)
-    onset = np.maximum.accumulate(np.abs(traces) > _ONSET * std, axis=-1)
-    quiet = before & ~onset
+    time = np.asarray(time, np.float64)
+    before = usable & (time < offsets[..., None] / v_max)
+    if not before.any() and (time < offsets[..., None] / v_max).any():
+        raise _silence("zeros")
+    is_loud = np.abs(traces) > _ONSET * _std(traces, before)
+    onset = np.where(is_loud.any(-1), time[is_loud.argmax(-1)], np.inf)
+    dt = float(time[-1] - time[0]) / (len(time) - 1)
+    quiet = before & (time < onset[..., None] - 1 / dominant_frequency(traces, dt))
     std, peak = _std(traces, quiet), float(np.abs(traces).max())
     if std <= _SILENCE * peak:
-        raise NoiseLevelError(
-            "no noise is found before the first arrivals",
-            got=f"{std:.3g} in {int(quiet.sum())} samples, where the traces reach {peak:.3g}",
-            expected=f"more than {_SILENCE:g} of that",
-            hint="For data without noise give noise_std=..., the error of the modelling: a few"
-            " percent of their standard deviation.",
+        raise _silence(
+            f"{std:.3g} in {int(quiet.sum())} samples, where the traces reach {peak:.3g}"
         )
     return NoiseEstimate(std, int(quiet.sum()))
+
+
+def _silence(found: str) -> NoiseLevelError:
+    return NoiseLevelError(
+        "no noise is found before the first arrivals",
+        got=found,
+        expected=f"more than {_SILENCE:g} of the largest amplitude",
+        hint="For data without noise, or muted, give noise_std=..., the error of the modelling: a"
+        " few percent of their standard deviation.",
+    )
 
 
 def _std(traces: Floats, chosen: NDArray[np.bool_]) -> float:

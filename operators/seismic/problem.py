@@ -124,9 +124,11 @@ def acoustic_problem(
     weights, n_muted = _weights(live, survey, noise, mute=mute, relative=relative_error)
     notes |= live.notes | ({"muted_traces": n_muted} if n_muted else {})
     before = [(0, 0), (0, 0), (n_before, 0)]
-    data, weights = (torch.from_numpy(np.pad(part, before)) for part in (live.values, weights))
+    data, weighted = (torch.from_numpy(np.pad(part, before)) for part in (live.values, weights))
     if known is None:
-        found = estimate_wavelet(operator, model, data, weights=weights, length=length)
+        # Loud samples count in full: they are the early ones, which the start explains best.
+        counted = (weighted != 0).to(weighted)
+        found = estimate_wavelet(operator, model, data, weights=counted, length=length)
         operator = physics(replace(survey, wavelet=found.wavelet))
         notes["wavelet"] = found.verdict
     elif known.note:
@@ -134,7 +136,7 @@ def acoustic_problem(
     start_time = sampling(arrays["time"])[1] - n_before
     if start_time:
         notes["modelled_from"] = start_time * survey.dt
-    return Problem(operator, data, noise, weights=weights, start=model, notes=notes)
+    return Problem(operator, data, noise, weights=weighted, start=model, notes=notes)
 
 
 def _check_kinds(line: object, start: object) -> None:

@@ -73,12 +73,12 @@ def chosen_wavelet(
         ShapeError: A wavelet of other dims.
     """
     dt, first = sampling(arrays.get("time", np.zeros(0)))
-    given = {"ricker": ricker, "wavelet": wavelet}
-    names = [name for name, value in given.items() if value is not None]
+    names = ["ricker"] * (ricker is not None) + ["wavelet"] * (wavelet is not None)
+    said = f"ricker={ricker:g}" if ricker is not None else "wavelet=..."
     if "wavelet" in arrays and names:
         raise InputError(
             "the line has a wavelet already",
-            got=f"{names[0]}=..., and 'wavelet' in the line",
+            got=f"{said}, and 'wavelet' in the line",
             expected="one of them",
             hint=f"Leave out {names[0]}=..., or drop the wavelet of the line.",
         )
