@@ -10,7 +10,8 @@ from torch import Tensor
 
 from invdiff.errors import DataWarning
 from invdiff.fwi.diagnose import cycle_skipping
-from invdiff.fwi.misfit import Misfit, with_fitted_source
+from invdiff.fwi.misfit import Misfit
+from invdiff.fwi.misfit.source import with_fitted_source
 from invdiff.protocols import WaveOperator
 
 __all__ = ["amplitude_factor", "check_start"]

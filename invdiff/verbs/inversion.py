@@ -21,7 +21,8 @@ from invdiff.fwi.bands import first_band
 from invdiff.fwi.classic import LBFGS
 from invdiff.fwi.drive import descend
 from invdiff.fwi.method import Method, Setting
-from invdiff.fwi.misfit import Misfit, with_fitted_source
+from invdiff.fwi.misfit import Misfit
+from invdiff.fwi.misfit.source import with_fitted_source
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.start import check_start
 from invdiff.fwi.state import InversionState

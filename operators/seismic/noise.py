@@ -98,7 +98,8 @@ def _std(traces: Floats, chosen: NDArray[np.bool_]) -> float:
             "too few samples before the first arrivals to estimate the noise",
             got=f"{n} that are not muted",
             expected=f"{_LEAST} or more",
-            hint="Give noise_std=..., in the units of pressure. A smaller highest velocity,"
-            " bounds=(LOW, HIGH), leaves more of them.",
+            hint="Give noise_std=..., in the units of pressure: of data without noise the error of"
+            " the modelling, a few percent of their standard deviation. A smaller highest"
+            " velocity, bounds=(LOW, HIGH), leaves more samples.",
         )
     return float(_MAD * np.median(np.abs(traces[chosen])))

@@ -13,7 +13,8 @@ from torch import Tensor
 import invdiff
 from invdiff.errors import InputError
 from invdiff.fwi import LBFGS
-from invdiff.fwi.misfit import L2, Filtered, Masked, SourceFitted, with_fitted_source
+from invdiff.fwi.misfit import L2, Filtered, Masked, SourceFitted
+from invdiff.fwi.misfit.source import with_fitted_source
 from invdiff.fwi.objective import Objective
 from invdiff.operators.seismic import acoustic_problem, ricker
 from tests.cli.test_cli_invert import SETTINGS, line, section, section_start

@@ -18,7 +18,7 @@ from invdiff.fwi.misfit.base import Misfit
 from invdiff.fwi.misfit.envelope import Envelope
 from invdiff.fwi.misfit.filters import bandpass, lowpass
 from invdiff.fwi.misfit.graph_space import GraphSpace
-from invdiff.fwi.misfit.source import SourceFitted, with_fitted_source
+from invdiff.fwi.misfit.source import SourceFitted
 from invdiff.fwi.misfit.wasserstein import Exponential, Positive, Shifted, Softplus, Wasserstein
 from invdiff.fwi.misfit.waveform import L2, NormalisedCorrelation
 from invdiff.fwi.misfit.wrappers import Filtered, Masked
@@ -39,5 +39,4 @@ __all__ = [
     "Wasserstein",
     "bandpass",
     "lowpass",
-    "with_fitted_source",
 ]
