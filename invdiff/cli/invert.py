@@ -115,13 +115,10 @@ def invert(
             _line(source, elevation_is_depth=elevation_is_depth),
             read_velocity(start),
             boundary=Boundary(n_absorbing, free_surface),
-            ricker=ricker,
-            delay=delay,
+            ricker=ricker, delay=delay, noise_std=noise_std, n_threads=n_threads,
             wavelet=None if wavelet is None else read_wavelet(wavelet),
-            noise_std=noise_std,
-            n_threads=n_threads,
             **given({"bounds": bounds, "mute": mute, "relative_error": relative_error}),
-        )
+        )  # fmt: skip
         _tell(problem)
         learned = None if no_prior else load_prior(prior, grid=problem.operator.domain)
         result = draw(

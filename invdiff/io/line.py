@@ -62,13 +62,12 @@ def on_best_line(source: Floats, receiver: Floats, name: str) -> Line:
     centre = stations.mean(0)
     direction = np.linalg.svd(stations - centre, full_matrices=False)[2][0]
     direction *= np.sign(direction[np.abs(direction).argmax()])  # towards growing x, or y
-    along = (stations - centre) @ direction
-    off = (stations - centre) @ np.array([-direction[1], direction[0]])
+    along, off = _turned(stations - centre, direction)
     length, worst = float(np.ptp(along)), float(np.abs(off).max())
     rms = float(np.sqrt(np.mean(off**2)))
     _check_straight(name, length, worst)
     first = stations[along.argmin(), 0] - along.min()
-    ends = [(places - centre) @ direction + first for places in (source, receiver)]
+    ends = [_turned(places - centre, direction)[0] + first for places in (source, receiver)]
     offset = np.linalg.norm(source - receiver, axis=1)
     error = float(np.abs(np.abs(ends[0] - ends[1]) - offset).max())
     azimuth = float(np.degrees(np.arctan2(direction[1], direction[0])))
@@ -123,6 +122,12 @@ def check_places(source: Floats, receiver: Floats, name: str) -> None:
             expected="receivers at different places",
             hint="Receiver coordinates (GroupX, bytes 81-84) are missing from its headers.",
         )
+
+
+def _turned(places: Floats, direction: Floats) -> tuple[Floats, Floats]:
+    """Distances along a direction, and across it; a station gives the same bits in any trace."""
+    (x, y), (d_x, d_y) = places.T, direction
+    return x * d_x + y * d_y, y * d_x - x * d_y
 
 
 def _check_straight(name: str, length: float, worst: float) -> None:

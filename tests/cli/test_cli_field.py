@@ -110,6 +110,7 @@ def test_the_line_is_read(tmp_path: Path) -> None:
     assert "projected onto the best straight line, 24.9 degrees" in said
     assert read.attrs["shots_by"] == "EnergySourcePoint"
     assert 0 < read.attrs["off_line_max"] < 2 * WOBBLE
+    assert read["receiver_x"].dims == ("receiver",)
     np.testing.assert_allclose(read["source_x"], SOURCE_X, atol=0.2)
     np.testing.assert_allclose(read["receiver_x"], RECEIVER_X, atol=0.2)
     with pytest.warns(DataWarning):
