@@ -22,13 +22,13 @@ class SourceFitted(Misfit):
 
     The prediction of a shot passes the filter that brings it next to the data,
 
-    .. math:: h = \arg\min \|w (h * p - d)\|^2 + \varepsilon \|w d\|^2 \|h - \delta\|^2,
+    .. math:: h = \arg\min \|w (h * p - d)\|^2 + \varepsilon \|w p\|^2 \|h - \delta\|^2,
 
     of lags :math:`-\tau` to :math:`\tau`; the wavelet is then :math:`h` times that of the operator,
     and the misfit that of :math:`h * p`. The filter has a closed form, through which torch
     differentiates: the gradient is that of the misfit with the source eliminated (variable
-    projection; for least squares the filter itself adds nothing to it, by the envelope theorem, but
-    for the term in :math:`\varepsilon`).
+    projection). For least squares the change of the filter adds nothing to it but for the term in
+    :math:`\varepsilon`, by the envelope theorem; for other misfits it does.
 
     The filter takes up what the model does not explain alike in all traces of a shot: amplitude,
     and delays of up to :math:`\tau`. These and the velocity next to the source cannot be told
@@ -89,23 +89,20 @@ class SourceFitted(Misfit):
         """
         check_traces(predicted, observed)
         n = round(self.lag / self.dt)
-        peak = observed.abs().amax((-2, -1), keepdim=True)
-        scale = torch.where(peak > 0, peak, 1)  # squares of small amplitudes underflow
-        shifted = _shifted(predicted / scale, n)
+        peak = predicted.detach().abs().amax((-2, -1), keepdim=True)
+        unit = predicted / torch.where(peak > 0, peak, 1)  # squares of small amplitudes underflow
         mask = _mask(self.misfit)
-        w = torch.ones((), dtype=observed.dtype) if mask is None else mask
-        w = w.to(predicted)[..., None]
-        missing = (w[..., 0] * (observed - predicted) / scale).double()
-        columns = (w * shifted).double()
+        w = (torch.ones(1) if mask is None else mask).to(predicted)[..., None]
+        shifted = _shifted(unit, n)
+        columns, missing = (w * shifted).double(), (w[..., 0] * (observed - predicted)).double()
         normal = torch.einsum("...rtk,...rtl->...kl", columns, columns)
         right = torch.einsum("...rtk,...rt->...k", columns, missing)
-        energy = (w[..., 0] * observed / scale).double().square().sum((-2, -1))
+        energy = (w[..., 0] * unit).double().square().sum((-2, -1))
         stiff = self.ridge * torch.where(energy > 0, energy, 1)
         eye = torch.eye(2 * n + 1, dtype=torch.float64, device=predicted.device)
-        normal = normal + stiff[..., None, None] * eye
-        change = torch.linalg.solve(normal, right[..., None])[..., 0]
-        added = torch.einsum("...rtk,...k->...rt", shifted, change.to(predicted))
-        return predicted + scale * added
+        system = normal + stiff[..., None, None] * eye
+        change = torch.linalg.solve(system, right[..., None])[..., 0]
+        return predicted + torch.einsum("...rtk,...k->...rt", shifted, change.to(predicted))
 
     def shots(self, indices: Sequence[int]) -> Self:
         """The misfit of some of the shots, with the wrapped misfit of those."""
