@@ -23,7 +23,8 @@ DEAD = 2
 """Trace identification of a dead trace."""
 
 _PRESSURE = (0, 1, DEAD, 11)  # unknown, seismic, dead, pressure
-_HEADER_BYTES, _FORMAT_AT, _TRACE_HEADER_BYTES = 3600, 3224, 240
+_HEADER_BYTES, _FORMAT_AT = 3600, 3224
+_TRACE_HEADER_BYTES, _TEXT_BYTES = 240, 3200
 _READ = (1, 2, 3, 5, 6, 8, 9, 10, 11, 12, 16)  # sample formats: floats and integers of whole words
 _OTHERS = {4: "fixed point with gain", 7: "integers of 24 bits", 15: "unsigned ones of 24 bits"}
 _SCALARS = (0, 1, 10, 100, 1000, 10000)  # of the standard, and 0 for unsaid
@@ -185,9 +186,8 @@ def _check_n_samples(headers: Headers) -> None:
     n_samples = len(headers.file.samples)
     if said in (0, n_samples):
         return
-    n_bytes = headers.path.stat().st_size - _HEADER_BYTES
-    n_traces = headers.file.tracecount
-    width = (n_bytes // n_traces - _TRACE_HEADER_BYTES) // n_samples
+    n_before = _HEADER_BYTES + _TEXT_BYTES * headers.file.ext_headers
+    n_bytes, width = headers.path.stat().st_size - n_before, headers.file.dtype.itemsize
     if n_bytes % (_TRACE_HEADER_BYTES + width * said) == 0:
         raise InputError(
             f"the number of samples is given twice in {name}",

@@ -74,7 +74,7 @@ def acoustic_problem(
         ricker: peak frequency of a Ricker wavelet for a line that has none, Hz.
         delay: time of its peak, s; 1.5 periods unless given, 0 for a wavelet of zero phase.
         wavelet: amplitudes ``(n,)`` or ``(shot, n)`` at the step of the data, from time zero on, or
-            a DataArray of `invdiff.io.read_wavelet` with its own ``time``.
+            a DataArray of `invdiff.read_wavelet` with its own ``time``.
         noise_std: standard deviation of the noise of a sample, in the units of ``pressure``; by
             default its attribute ``noise_std``, or else an estimate.
         mute: traces nearer to their source have weight 0, m: a grid does not resolve a point
