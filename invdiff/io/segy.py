@@ -163,6 +163,8 @@ def _check_alike(tables: Sequence[_Table], names: Sequence[str]) -> None:
 
 def _joined(tables: Sequence[_Table]) -> _Table:
     """All traces, one file after the other."""
+    if len(tables) == 1:
+        return tables[0]
     joined: dict[str, Any] = {
         name: np.concatenate([getattr(table, name) for table in tables])
         for name in ("samples", "record", "energy", "source", "receiver", "is_dead")

@@ -117,10 +117,7 @@ def acoustic_problem(
     )
     operator = physics(survey)
     live = live_traces(np.asarray(arrays["pressure"], np.float32))
-    begin = min(known.first, 0) * survey.dt if known else 0.0
-    noise, notes = _noise(
-        line, noise_std, _Recording(live, survey, np.asarray(arrays["time"]) - begin, bounds[1])
-    )
+    noise, notes = _noise(line, noise_std, _Recording(live, survey, arrays["time"], bounds[1]))
     weights, n_muted = _weights(live, survey, noise, mute=mute, relative=relative_error)
     notes |= live.notes | ({"muted_traces": n_muted} if n_muted else {})
     before = [(0, 0), (0, 0), (n_before, 0)]
