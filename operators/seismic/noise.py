@@ -17,7 +17,7 @@ Floats = NDArray[np.floating[Any]]
 
 _LEAST = 100  # samples: the estimate is then good to 12 %
 _ONSET = 5.0  # standard deviations that noise reaches once in two million samples
-_SILENCE = 1e-6  # of the largest amplitude: below are rounding and dispersion, no noise
+_SILENCE = 1e-5  # of the largest amplitude: below are rounding and dispersion, no noise
 _MAD = 1.4826  # standard deviation of a normal variable over its median absolute value
 
 
