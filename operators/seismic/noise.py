@@ -68,24 +68,22 @@ def noise_before_arrivals(
     time = np.asarray(time, np.float64)
     before = usable & (time < offsets[..., None] / v_max)
     if not before.any() and (time < offsets[..., None] / v_max).any():
-        raise _silence("zeros")
+        raise _silence("zeros", float(np.abs(traces).max()))
     is_loud = np.abs(traces) > _ONSET * _std(traces, before)
     onset = np.where(is_loud.any(-1), time[is_loud.argmax(-1)], np.inf)
     dt = float(time[-1] - time[0]) / (len(time) - 1)
     quiet = before & (time < onset[..., None] - 1 / dominant_frequency(traces, dt))
     std, peak = _std(traces, quiet), float(np.abs(traces).max())
     if std <= _SILENCE * peak:
-        raise _silence(
-            f"{std:.3g} in {int(quiet.sum())} samples, where the traces reach {peak:.3g}"
-        )
+        raise _silence(f"{std:.3g} in {int(quiet.sum())} samples", peak)
     return NoiseEstimate(std, int(quiet.sum()))
 
 
-def _silence(found: str) -> NoiseLevelError:
+def _silence(found: str, peak: float) -> NoiseLevelError:
     return NoiseLevelError(
         "no noise is found before the first arrivals",
         got=found,
-        expected=f"more than {_SILENCE:g} of the largest amplitude",
+        expected=f"more than {_SILENCE * peak:.3g}, {_SILENCE:g} of the largest amplitude",
         hint="For data without noise, or muted, give noise_std=..., the error of the modelling: a"
         " few percent of their standard deviation.",
     )
