@@ -8,6 +8,7 @@ from .io import open_result as open_result
 from .io import read_kspace as read_kspace
 from .io import read_survey as read_survey
 from .io import read_velocity as read_velocity
+from .io import read_wavelet as read_wavelet
 from .io import write_result as write_result
 from .likelihood import AxisCovariance as AxisCovariance
 from .likelihood import Gaussian as Gaussian

@@ -151,13 +151,13 @@ def invert(
     _check_misfit(misfit)
     traces = given_data(y, given, noise_std, device=where)
     starts = given_starts(given.start if start is None else start, waves, members).to(where)
-    noted = traces.notes | check_start(
-        waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights,
-        frequency=first_band(method),
-    )  # fmt: skip
     objective = Objective.gaussian(
         waves, traces.data, traces.noise_std, misfit=misfit, weights=traces.weights
     )
+    noted = traces.notes | check_start(
+        waves, starts[0], traces.data, noise_std=traces.noise_std, weights=traces.weights,
+        frequency=first_band(method), misfit=objective.misfit,
+    )  # fmt: skip
     setting = Setting(objective, prior, starts, NoiseField(seed), members)
     states = descend(
         method,

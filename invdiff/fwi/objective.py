@@ -13,7 +13,7 @@ from torch import Tensor
 from invdiff.covariance import SpectralCovariance
 from invdiff.errors import InputError
 from invdiff.fwi.diagnose import pulled_back
-from invdiff.fwi.misfit import L2, Filtered, Masked, Misfit
+from invdiff.fwi.misfit import L2, Filtered, Masked, Misfit, SourceFitted
 from invdiff.grid import Grid
 from invdiff.noise import InversionStream, NoiseField
 from invdiff.protocols import WaveOperator
@@ -22,6 +22,7 @@ __all__ = ["Objective"]
 
 _SMOOTHING = 3.0  # cells: the squares of a single draw fluctuate
 _FLOOR = 1e-3  # of the largest illumination
+_WRAPPERS = Masked | Filtered | SourceFitted
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,10 @@ class Objective:
         misfit = misfit or L2(noise_std)
         n_data = float(y.numel())
         if weights is not None:
-            misfit = Masked(misfit, weights)
+            if isinstance(misfit, SourceFitted):  # which fits the source with them
+                misfit = misfit.masked(weights)
+            else:
+                misfit = Masked(misfit, weights)
             n_data = float(weights.square().expand(y.shape).sum())
             if n_data == 0:
                 raise InputError(
@@ -204,17 +208,17 @@ class Objective:
 
 def _masks(misfit: Misfit, device: torch.device) -> Tensor | None:
     """Product of the weights of all masks around a misfit; None without a mask."""
-    if not isinstance(misfit, Masked | Filtered):
+    if not isinstance(misfit, _WRAPPERS):
         return None
     inner = _masks(misfit.misfit, device)
-    if isinstance(misfit, Filtered):
+    if not isinstance(misfit, Masked):
         return inner
     weights = misfit.weights.to(device)
     return weights if inner is None else weights * inner
 
 
 def _unwrapped(misfit: Misfit) -> Misfit:
-    return _unwrapped(misfit.misfit) if isinstance(misfit, Masked | Filtered) else misfit
+    return _unwrapped(misfit.misfit) if isinstance(misfit, _WRAPPERS) else misfit
 
 
 def _power_and_std(draws: Tensor) -> tuple[Tensor, Tensor]:

@@ -15,10 +15,11 @@ from invdiff.data_fit import warn_of_misfit
 from invdiff.errors import DataFitWarning
 from invdiff.fwi.inputs import Traces
 from invdiff.fwi.method import Method, Setting
+from invdiff.fwi.misfit.source import with_fitted_source
+from invdiff.fwi.objective import Objective
 from invdiff.fwi.state import InversionState
 from invdiff.fwi.weighting import misfit_weights
 from invdiff.linalg import squared_norm
-from invdiff.protocols import WaveOperator
 from invdiff.result import ensemble_dataset, provenance
 
 __all__ = ["labelled_result"]
@@ -51,7 +52,7 @@ def labelled_result(
         DataFitWarning: A data misfit far from 1, or members that fit much worse than the others.
     """
     objective, members = setting.objective, setting.members
-    by_shot, counts = _shot_misfits(state.x, traces, objective.operator)
+    by_shot, counts = _shot_misfits(state.x, traces, objective)
     misfit = by_shot.sum(1) / counts.sum()
     strays = _strays(misfit, members)
     is_weighted = bool(strays) if is_weighted is None else is_weighted
@@ -116,14 +117,15 @@ def _effective_number(traces: Traces) -> float:
     return float(squares.sum() ** 2 / squares.square().sum())
 
 
-def _shot_misfits(x: Tensor, traces: Traces, operator: WaveOperator) -> tuple[Tensor, Tensor]:
+def _shot_misfits(x: Tensor, traces: Traces, objective: Objective) -> tuple[Tensor, Tensor]:
     """Sums of squared weighted residuals over the noise and numbers of samples, by shot."""
     y = traces.data
     w = torch.ones_like(y[:1, :1, :1]) if traces.weights is None else traces.weights
     sums = []
     with torch.no_grad():
         for models in x.split(_AT_ONCE):
-            for predicted in operator(models):
+            for predicted in objective.operator(models):
+                predicted = with_fitted_source(objective.misfit, predicted, y)
                 residual = w * (predicted - y) / traces.noise_std
                 sums.append(squared_norm(residual.double()))
     counts = squared_norm(w.expand(y.shape).double())

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from invdiff.errors import DataWarning
 from invdiff.fwi.diagnose import cycle_skipping
+from invdiff.fwi.misfit import Misfit
+from invdiff.fwi.misfit.source import with_fitted_source
 from invdiff.protocols import WaveOperator
 
 __all__ = ["amplitude_factor", "check_start"]
@@ -17,6 +19,8 @@ __all__ = ["amplitude_factor", "check_start"]
 _OFF = 2.0  # factor between the amplitudes of data and prediction that is warned of
 _IN_PHASE = 0.8  # correlation above which least squares finds the amplitude
 _AUDIBLE = 2.0  # energy over that of the noise above which the lag of a trace is one of waves
+_LATE = 0.125  # periods by which all traces are off before it is said
+_ALIKE = 0.7  # correlation above which a common lag is one
 _SKIPPED = 0.05  # share of the traces above which a start is called cycle-skipped
 
 
@@ -28,6 +32,7 @@ def check_start(
     noise_std: float | Tensor,
     weights: Tensor | None = None,
     frequency: float | None = None,
+    misfit: Misfit | None = None,
 ) -> dict[str, float]:
     """Warn before a long run if its first prediction and the data cannot be brought together.
 
@@ -42,17 +47,19 @@ def check_start(
         weights: Weights, broadcastable to ``y``; 0 leaves samples out.
         frequency: Corner of the low-pass of the first stage, Hz; by default the peak of the mean
             spectrum of the prediction.
+        misfit: The misfit of the traces, which may fit their source first.
 
     Returns:
-        ``amplitude_factor``, of the data over the prediction, and ``cycle_skipped``, the share of
-        the traces above the noise; values that cannot be determined are left out.
+        ``amplitude_factor``, of the data over the prediction; ``wavelet_lag``, s, by which the
+        data are later in all traces alike, if they are; and ``cycle_skipped``, the share of the
+        traces above the noise. Values that cannot be determined are left out.
 
     Warns:
-        DataWarning: Amplitudes differ by more than a factor of two, or traces are off by more than
-            half a period.
+        DataWarning: Amplitudes differ by more than a factor of two, all traces are off by the same
+            time, or some by more than half a period.
     """
     with torch.no_grad():
-        predicted = operator(x[None])[0].cpu().double()
+        predicted = with_fitted_source(misfit, operator(x[None])[0], y).cpu().double()
     y = y.cpu()
     w = torch.ones(()) if weights is None else weights.cpu()
     std = noise_std.cpu() if isinstance(noise_std, Tensor) else noise_std
@@ -74,6 +81,7 @@ def check_start(
     # A wrong polarity has its own warning: it is not a lag.
     pair = (grid.to_dataarray(traces, "pressure") for traces in (np.sign(factor) * p, d))
     found = cycle_skipping(*pair, dt=dt, frequency=frequency)
+    notes |= _common_lag(np.sign(factor) * p, d, dt=dt, frequency=frequency)
     is_audible = (d.square().sum(-1) > _AUDIBLE * noise.square().sum(-1)).numpy()
     if not is_audible.any():
         return notes
@@ -132,6 +140,30 @@ def _warn_of_amplitude(factor: float) -> None:
         DataWarning,
         stacklevel=4,
     )
+
+
+def _common_lag(p: Tensor, d: Tensor, *, dt: float, frequency: float) -> dict[str, float]:
+    """The lag of all traces alike, if moving the prediction by it makes it resemble the data.
+
+    An error of the model delays far traces more than near ones, one of the wavelet all alike.
+    """
+    n = p.shape[-1]
+    spectra = [torch.fft.rfft(traces, 2 * n) for traces in (p, d)]
+    product = torch.fft.irfft((spectra[0].conj() * spectra[1]).sum((0, 1)), 2 * n)
+    product = product / (p.norm() * d.norm()).clamp_min(torch.finfo(p.dtype).tiny)
+    best = int(product.argmax())
+    lag = (best if best < n else best - 2 * n) * dt
+    if abs(lag) < _LATE / frequency or product[best] < max(_ALIKE, 2 * float(product[0])):
+        return {}
+    warnings.warn(
+        f"All traces are {abs(lag):.3g} s {'later' if lag > 0 else 'earlier'} than the first"
+        f" prediction, and resemble it then (correlation {float(product[best]):.2f}, and"
+        f" {float(product[0]):.2f} as it is): move the wavelet by that, such as by delay=..., or"
+        " leave it out to have it estimated.",
+        DataWarning,
+        stacklevel=4,
+    )
+    return {"wavelet_lag": lag}
 
 
 def _warn_of_skipping(fraction: float, frequency: float) -> None:

@@ -13,6 +13,7 @@ from invdiff.io.seismic import (
 )
 from invdiff.io.training import ZarrBatches, training_fields
 from invdiff.io.velocity import read_velocity
+from invdiff.io.wavelet import read_wavelet
 
 __all__ = [
     "ZarrBatches",
@@ -23,6 +24,7 @@ __all__ = [
     "read_segy",
     "read_survey",
     "read_velocity",
+    "read_wavelet",
     "survey_arrays",
     "survey_dataset",
     "to_netcdf_safe",

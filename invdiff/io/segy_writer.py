@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from invdiff.errors import DTypeError, InputError, OutputExistsError
-from invdiff.io.segy import DEAD, Traces, load_segyio
+from invdiff.io.segy import Traces
+from invdiff.io.segy_headers import DEAD, load_segyio
 
 __all__ = ["write_traces"]
 

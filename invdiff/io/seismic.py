@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from invdiff.errors import InputError, NoiseLevelError, ShapeError
+from invdiff.io.line import check_places
 from invdiff.io.result import open_result, write_result
 from invdiff.io.segy import Traces, read_traces
 from invdiff.io.segy_writer import write_traces
@@ -127,8 +128,11 @@ def survey_arrays(dataset: xr.Dataset) -> dict[str, Array]:
     return arrays
 
 
-def read_survey(path: str | Path) -> xr.Dataset:
+def read_survey(path: str | Path | Sequence[str | Path]) -> xr.Dataset:
     """Read a seismic line from a Zarr store or, by :func:`read_segy`, from SEG-Y.
+
+    Args:
+        path: of the store or file, or of several SEG-Y files such as one for each shot.
 
     Returns:
         ``pressure (shot, receiver, time)`` with coordinates ``source_z``, ``source_x`` ``(shot)``,
@@ -137,17 +141,19 @@ def read_survey(path: str | Path) -> xr.Dataset:
         ``noise_std`` is an attribute of ``pressure`` if known.
 
     Raises:
-        InputError: no such file, another format, variables missing, units other than m and s.
+        InputError: no such file, another format, variables missing, units other than m and s,
+            positions that coincide.
         ShapeError: variables of other dims.
         NoiseLevelError: a noise_std that is not positive.
     """
-    path = Path(path)
-    if path.suffix.lower() in _SEGY:
-        return read_segy(path)
-    if path.suffix.lower() != ".zarr":
-        raise _unknown_suffix(path)
-    dataset = open_result(path)
+    paths = _paths(path)
+    if all(one.suffix.lower() in _SEGY for one in paths):
+        return read_segy(paths)
+    if len(paths) > 1 or paths[0].suffix.lower() != ".zarr":
+        raise _unknown_suffix(*paths)
+    dataset = open_result(paths[0])
     _check_labels(dataset)
+    _check_places(dataset, paths[0].name)
     if "pressure" in dataset and "noise_std" in dataset["pressure"].attrs:
         _check_noise_std(dataset["pressure"].attrs["noise_std"], True)
     return dataset
@@ -172,48 +178,58 @@ def write_survey(dataset: xr.Dataset, path: str | Path, *, overwrite: bool = Fal
 
 
 def read_segy(
-    path: str | Path, *, wavelet: ArrayLike | None = None, elevation_is_depth: bool = False
+    path: str | Path | Sequence[str | Path],
+    *,
+    wavelet: ArrayLike | None = None,
+    elevation_is_depth: bool = False,
 ) -> xr.Dataset:
-    """Read a 2-D line of shots from SEG-Y of revision 0 or 1.
+    """Read a 2-D line of shots from one or several SEG-Y files of revision 0 or 1.
 
-    Shots are the field records, receivers the traces of each, both in the order of the file. By the
-    standard ``source_z = SourceDepth - SourceSurfaceElevation`` and ``receiver_z =
-    -ReceiverGroupElevation``, scaled by ElevationScalar; x is scaled by SourceGroupScalar; feet
-    become m if the binary header says so. All traces of a line must share their y.
+    Shots are the field records, or the energy source points where a field record has several
+    sources, or the positions of the sources where these have, too. Receivers are the traces of
+    each, all in the order of the files. By the standard ``source_z = SourceDepth -
+    SourceSurfaceElevation`` and ``receiver_z = -ReceiverGroupElevation``, scaled by
+    ElevationScalar; x and y are scaled by SourceGroupScalar; feet become m if the binary header
+    says so. Integer samples become floats that hold them, times ``2^-N`` with their trace weighting
+    factor. A line that is not along x is projected onto the best straight line (see
+    `invdiff.io.line.on_best_line`); ``x`` is then the distance along it.
 
     Traces that their headers call dead (trace identification 2) are NaN. So are those that shorter
     shots lack, which are put where the fullest shot has them if the spread is fixed, otherwise at
     the end of the shot. `invdiff.invert` leaves NaN and constant traces out of the misfit.
 
     Args:
-        path: the file, of either byte order.
+        path: the file, of either byte order, or several of the same sampling.
         wavelet: ``(time,)`` or ``(shot, time)``, which SEG-Y does not hold.
         elevation_is_depth: the file writes depths, downwards, into the fields of elevations, as
             JUDI and other modelling codes do; signs are then not turned.
 
     Returns:
         A Dataset as :func:`read_survey` describes, without ``wavelet`` unless given. ``shot`` holds
-        the field record numbers; ``time`` starts at the recording delay; attribute ``line_y`` is
-        the y of all positions, m; ``dead_traces`` and ``missing_traces`` count what was read as
-        NaN, if anything was. A spread that is the same for all shots is ``(receiver)``.
+        the numbers of the shots; ``time`` starts at the recording delay. Attributes: ``shots_by``,
+        the header that tells the shots apart; ``line_y``, the y of a line along x, m, or
+        ``line_azimuth`` (degrees), ``off_line_max``, ``off_line_rms`` and ``offset_error`` (m) of
+        one that was projected; ``dead_traces`` and ``missing_traces`` count what was read as NaN,
+        if anything was. A spread that is the same for all shots is ``(receiver)``.
 
     Raises:
-        InputError: not a SEG-Y file, or one without traces; traces that are not pressure; several
-            sources in one field record; a y that changes; positions that are angles; headers that
-            contradict each other.
+        InputError: not a SEG-Y file, or one without traces; traces that are not pressure; positions
+            that are missing, coincide, are angles, or lie more than 5 % of the line's length off
+            it; a shot in two files; headers that contradict each other.
         ShapeError: a wavelet that does not fit.
-        DTypeError: integer samples.
+        DTypeError: a sample format that is not read, or integers that no float holds.
         NonFiniteError: Inf, or NaN that is followed by numbers.
         MissingDependencyError: segyio is not installed.
 
     Warns:
-        DataWarning: traces that are dead by their headers, or missing from a shot.
+        DataWarning: traces that are dead by their headers, or missing from a shot; positions that
+            were projected, with the errors that makes.
 
     References:
         Norris & Faichney (2002), SEG Y rev 1 Data Exchange format, SEG
     """
-    path = Path(path)
-    traces = read_traces(path, elevation_is_depth=elevation_is_depth)
+    paths = _paths(path)
+    traces = read_traces(paths, elevation_is_depth=elevation_is_depth)
     receiver = traces.receiver
     if (receiver == receiver[0]).all():
         receiver = receiver[0]
@@ -229,9 +245,9 @@ def read_segy(
     if wavelet is not None:
         arrays["wavelet"] = wavelet
     dataset = survey_dataset(arrays, traces.pressure)
-    left_out = {"dead_traces": traces.n_dead, "missing_traces": traces.n_missing}
+    names = ", ".join(one.name for one in paths)
     return dataset.assign_coords(shot=("shot", traces.record)).assign_attrs(
-        source=path.name, line_y=traces.y, **{name: n for name, n in left_out.items() if n}
+        source=names, **traces.notes
     )
 
 
@@ -353,11 +369,41 @@ def _check_noise_std(noise_std: object, has_pressure: bool) -> None:
         )
 
 
-def _unknown_suffix(path: Path) -> InputError:
+def _check_places(dataset: xr.Dataset, name: str) -> None:
+    arrays = survey_arrays(dataset)
+    n_shots, n_receivers = (dataset.sizes[dim] for dim in ("shot", "receiver"))
+    if n_shots and n_receivers:  # a survey refuses empty ones
+        source, receiver = (
+            np.stack([arrays[f"{end}_{dim}"] for dim in "zx"], -1) for end in ("source", "receiver")
+        )
+        shape = (n_shots, n_receivers, 2)
+        check_places(
+            np.broadcast_to(source[:, None], shape), np.broadcast_to(receiver, shape), name
+        )
+
+
+def _paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    """One or more paths, each once."""
+    paths = [Path(one) for one in ([path] if isinstance(path, str | Path) else path)]
+    resolved = [one.resolve() for one in paths]
+    twice = [one.name for i, one in enumerate(paths) if resolved[i] in resolved[:i]]
+    if twice or not paths:
+        raise InputError(
+            "a file of the line is given twice" if twice else "no files are given",
+            got=twice[0] if twice else "an empty list",
+            expected="one or more files, each once",
+        )
+    return paths
+
+
+def _unknown_suffix(*paths: Path) -> InputError:
+    others = [path for path in paths if path.suffix.lower() not in _SEGY]
     return InputError(
-        f"the format of survey {path} is not known",
-        got=f"suffix {path.suffix!r}",
-        expected=".zarr, .segy or .sgy",
+        f"the format of survey {others[0]} is not known"
+        if len(paths) == 1
+        else "only SEG-Y files can be joined to a line",
+        got=f"suffix {others[0].suffix!r}",
+        expected=".zarr, .segy or .sgy" if len(paths) == 1 else ".segy or .sgy",
     )
 
 

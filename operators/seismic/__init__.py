@@ -7,6 +7,7 @@ from invdiff.operators.seismic.deepwave import Deepwave
 from invdiff.operators.seismic.elastic import Elastic
 from invdiff.operators.seismic.problem import acoustic_problem
 from invdiff.operators.seismic.propagator import Devito
+from invdiff.operators.seismic.source import SourceEstimate, estimate_wavelet
 from invdiff.operators.seismic.survey import Survey, ricker
 from invdiff.operators.seismic.workers import Cluster, Threads
 
@@ -18,9 +19,11 @@ __all__ = [
     "Deepwave",
     "Devito",
     "Elastic",
+    "SourceEstimate",
     "Survey",
     "Threads",
     "acoustic_problem",
+    "estimate_wavelet",
     "gardner",
     "ricker",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,9 +18,11 @@ from invdiff.grid import Grid, check_finite
 from invdiff.operators.seismic.acoustic import Acoustic
 from invdiff.operators.seismic.boundary import Boundary
 from invdiff.operators.seismic.inputs import check_bounds
+from invdiff.operators.seismic.noise import NoiseEstimate, noise_before_arrivals
 from invdiff.operators.seismic.propagator import Devito
+from invdiff.operators.seismic.source import estimate_wavelet
 from invdiff.operators.seismic.survey import Survey
-from invdiff.operators.seismic.survey import ricker as ricker_wavelet
+from invdiff.operators.seismic.wavelets import chosen_wavelet, on_one_axis, pulse, sampling
 from invdiff.operators.seismic.workers import Threads
 from invdiff.protocols import Problem
 from invdiff.traces import LiveTraces, amplitude_weights, is_far, live_traces
@@ -36,6 +40,8 @@ def acoustic_problem(
     bounds: tuple[float, float] = (1400.0, 5000.0),
     boundary: Boundary | None = None,
     ricker: float | None = None,
+    delay: float | None = None,
+    wavelet: Any = None,
     noise_std: float | None = None,
     mute: float = 25.0,
     relative_error: float = 0.05,
@@ -47,21 +53,30 @@ def acoustic_problem(
     with :math:`w = \sigma / \sqrt{\sigma^2 + (r e)^2}`, with the noise :math:`\sigma`, the relative
     error of the modelling :math:`r` and the envelope :math:`e` (see `invdiff.fwi.
     amplitude_weights`). Dead traces, NaN at the ends of traces and traces nearer to the source than
-    ``mute`` have weight 0. Nothing is compiled or solved here.
+    ``mute`` have weight 0.
+
+    A wavelet that is not known is estimated by least squares with the start as the model
+    (`estimate_wavelet`), for one solve per shot; otherwise nothing is compiled or solved here. A
+    noise level that is not known is estimated from the samples before the first arrivals
+    (`invdiff.operators.seismic.noise.noise_before_arrivals`). The modelling begins before time zero
+    where the wavelet or the recording does; samples that were not recorded have weight 0.
 
     Args:
         line: a Dataset of `invdiff.read_survey`, or its arrays by name: ``pressure (shot, receiver,
             time)``; ``source_z``, ``source_x`` ``(shot,)``, ``receiver_z``, ``receiver_x``
-            ``(receiver,)`` or ``(shot, receiver)``, m; ``time``, s; and ``wavelet`` ``(time,)`` or
-            ``(shot, time)`` unless ``ricker`` is given.
+            ``(receiver,)`` or ``(shot, receiver)``, m; ``time``, s, the source acting at zero; and
+            ``wavelet`` ``(time,)`` or ``(shot, time)`` if it is known.
         start: starting model, m/s, with its coordinates in m: a DataArray ``(z, x)`` of
             `invdiff.io.read_velocity`, or arrays ``velocity (z, x)``, ``z`` and ``x`` by name. It
             gives the grid of the inversion.
         bounds: lowest and highest velocity that a model may have, m/s.
         boundary: what surrounds the model; ``Boundary(60)`` by default.
         ricker: peak frequency of a Ricker wavelet for a line that has none, Hz.
+        delay: time of its peak, s; 1.5 periods unless given, 0 for a wavelet of zero phase.
+        wavelet: amplitudes ``(n,)`` or ``(shot, n)`` at the step of the data, from time zero on, or
+            a DataArray of `invdiff.read_wavelet` with its own ``time``.
         noise_std: standard deviation of the noise of a sample, in the units of ``pressure``; by
-            default its attribute ``noise_std``.
+            default its attribute ``noise_std``, or else an estimate.
         mute: traces nearer to their source have weight 0, m: a grid does not resolve a point
             source. 0 keeps all.
         relative_error: errors of the modelling as a share of the amplitude.
@@ -69,47 +84,56 @@ def acoustic_problem(
 
     Returns:
         The problem. Its notes count ``dead_traces``, ``padded_samples`` and ``muted_traces``, and
-        name the ``wavelet`` if it was made here.
+        say what the ``wavelet`` is if the line has none, where a noise level that was estimated
+        comes from (``noise_source``), and the time at which the modelling begins if it is not zero
+        (``modelled_from``, s).
 
     Raises:
-        InputError: no traces, no wavelet or two, a start without coordinates or out of bounds,
-            positions outside the model, weights that leave no data.
+        InputError: no traces, two wavelets, a start without coordinates or out of bounds, positions
+            outside the model, weights that leave no data.
         ShapeError: arrays that do not fit together.
-        NoiseLevelError: no noise level, or one that is not positive.
+        NoiseLevelError: a noise level that is not positive, or none that can be estimated.
         NonFiniteError: Inf, or NaN that is not the end of a trace.
         MissingDependencyError: Devito or its C compiler is not installed.
 
     Warns:
-        DataWarning: dead traces or padded samples, with their number.
+        DataWarning: dead traces or padded samples, with their number; an estimated wavelet that
+            explains less than half of the data.
     """
     _check_kinds(line, start)
     arrays = _arrays(line)
-    notes: dict[str, str | int | float] = {}
-    if ricker is not None:
-        arrays["wavelet"] = _ricker(arrays, ricker)
-        notes["wavelet"] = f"Ricker of {ricker:g} Hz"
-    elif "wavelet" not in arrays:
-        raise InputError(
-            "the line has no wavelet",
-            got=f"variables {sorted(arrays)}",
-            expected="also 'wavelet', (time,) or (shot, time)",
-            hint="Give ricker=FREQUENCY in Hz, or store an estimated wavelet with the line.",
-        )
-    noise = _noise(line, noise_std)
-    survey = Survey.from_arrays(arrays)
+    known = chosen_wavelet(arrays, wavelet, ricker=ricker, delay=delay)
+    guess, length = (known, 0.0) if known else pulse(arrays)
+    placed, n_before = on_one_axis(arrays, guess)
+    survey = Survey.from_arrays(placed)
+    _check_pressure(arrays["pressure"], survey, n_before)
     domain, model = _model(start, bounds)
-    operator = Acoustic(
-        survey,
-        domain,
+    physics = partial(
+        Acoustic,
+        domain=domain,
         bounds=bounds,
         boundary=boundary or Boundary(60),
         engine=Devito(workers=Threads(n_threads)),
     )
+    operator = physics(survey)
     live = live_traces(np.asarray(arrays["pressure"], np.float32))
+    noise, notes = _noise(line, noise_std, _Recording(live, survey, arrays["time"], bounds[1]))
     weights, n_muted = _weights(live, survey, noise, mute=mute, relative=relative_error)
     notes |= live.notes | ({"muted_traces": n_muted} if n_muted else {})
-    data = torch.from_numpy(np.array(live.values))
-    return Problem(operator, data, noise, weights=weights, start=model, notes=notes)
+    before = [(0, 0), (0, 0), (n_before, 0)]
+    data, weighted = (torch.from_numpy(np.pad(part, before)) for part in (live.values, weights))
+    if known is None:
+        # Loud samples count in full: they are the early ones, which the start explains best.
+        counted = (weighted != 0).to(weighted)
+        found = estimate_wavelet(operator, model, data, weights=counted, length=length)
+        operator = physics(replace(survey, wavelet=found.wavelet))
+        notes["wavelet"] = found.verdict
+    elif known.note:
+        notes["wavelet"] = known.note
+    start_time = sampling(arrays["time"])[1] - n_before
+    if start_time:
+        notes["modelled_from"] = start_time * survey.dt
+    return Problem(operator, data, noise, weights=weighted, start=model, notes=notes)
 
 
 def _check_kinds(line: object, start: object) -> None:
@@ -165,38 +189,42 @@ def _check_labels(name: str, values: Any) -> None:
         )
 
 
-def _noise(line: Mapping[Any, Any], noise_std: float | None) -> float:
+class _Recording(NamedTuple):
+    """What a noise level is estimated from."""
+
+    live: LiveTraces
+    survey: Survey
+    time: NDArray[Any]
+    v_max: float
+
+    def noise(self) -> NoiseEstimate:
+        offsets = self.survey.sources[:, None] - self.survey.receivers
+        return noise_before_arrivals(
+            self.live, np.linalg.norm(offsets, axis=-1), time=self.time, v_max=self.v_max
+        )
+
+
+def _noise(
+    line: Mapping[Any, Any], noise_std: float | None, recording: _Recording
+) -> tuple[float, dict[str, str | int | float]]:
+    """The noise level that is given, that of the line, or an estimate and a note of it."""
     noise = noise_std
     if noise is None:
         noise = getattr(line["pressure"], "attrs", {}).get("noise_std")
     if noise is None:
-        raise NoiseLevelError(
-            "no noise level",
-            got="none in the call and none in the line",
-            expected="noise_std=..., in the units of pressure, or its attribute noise_std",
-            hint="For data without noise give the error of the modelling, a few percent of their"
-            " standard deviation.",
-        )
+        found = recording.noise()
+        note = f"estimated from {found.n_samples} samples before the first arrivals"
+        return found.std, {"noise_source": note}
     try:
-        return as_number("noise_std", noise)
+        return as_number("noise_std", noise), {}
     except InputError as error:
         raise NoiseLevelError(error.what, got=error.got, expected=error.expected) from error
 
 
-def _ricker(arrays: Mapping[str, NDArray[Any]], frequency: float) -> NDArray[np.float64]:
-    if "wavelet" in arrays:
-        raise InputError(
-            "the line has a wavelet already",
-            got=f"ricker={frequency:g}, and 'wavelet' in the line",
-            expected="one of them",
-            hint="Leave out ricker=..., or drop the wavelet of the line.",
-        )
-    time = np.asarray(arrays.get("time", ()), np.float64)
-    if time.ndim != 1 or len(time) < 2:
-        raise ShapeError(
-            "time is not an axis", got=f"shape {time.shape}", expected="two or more times, s"
-        )
-    return ricker_wavelet(frequency, float(time[-1] - time[0]) / (len(time) - 1), len(time))
+def _check_pressure(pressure: NDArray[Any], survey: Survey, n_before: int) -> None:
+    expected = (survey.n_shots, survey.n_receivers, survey.n_samples - n_before)
+    if pressure.shape != expected:
+        raise ShapeError("pressure does not fit the survey", got=pressure.shape, expected=expected)
 
 
 def _model(start: Any, bounds: tuple[float, float]) -> tuple[Grid, Tensor]:
@@ -240,7 +268,7 @@ def _model(start: Any, bounds: tuple[float, float]) -> tuple[Grid, Tensor]:
 
 def _weights(
     live: LiveTraces, survey: Survey, noise_std: float, *, mute: float, relative: float
-) -> tuple[Tensor, int]:
+) -> tuple[NDArray[np.float32], int]:
     """Of the samples, and the number of live traces that lie too near to their source."""
     for name, value in (("mute", mute), ("relative_error", relative)):
         if not 0 <= value < float("inf"):
@@ -256,4 +284,4 @@ def _weights(
             expected="live traces at larger offsets",
             hint="Lower mute=....",
         )
-    return torch.from_numpy(np.asarray(weights, np.float32)), n_muted
+    return np.asarray(weights, np.float32), n_muted

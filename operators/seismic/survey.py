@@ -14,7 +14,7 @@ from invdiff.arguments import as_integer
 from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
 from invdiff.grid import Grid
 
-__all__ = ["Survey", "ricker"]
+__all__ = ["Survey", "ricker", "uniform_step"]
 
 Floats = NDArray[np.float64]
 
@@ -229,7 +229,7 @@ class Survey:
                 " with invdiff.operators.seismic.ricker.",
             )
         time, wavelet = (np.asarray(arrays[name]) for name in ("time", "wavelet"))
-        dt = _uniform_step(time)
+        dt = uniform_step(time)
         if wavelet.shape[-1:] != time.shape:
             raise ShapeError(
                 "wavelet and time do not fit together",
@@ -329,8 +329,13 @@ def _time_step(dt: float) -> float:
     return dt
 
 
-def _uniform_step(time: NDArray[Any]) -> float:
-    """Step of a time axis that starts at zero, to a thousandth of a step."""
+def uniform_step(time: NDArray[Any]) -> float:
+    """Step of a time axis that starts at zero, to a thousandth of a step.
+
+    Raises:
+        ShapeError: no axis.
+        InputError: times that are not uniform from zero.
+    """
     time = _real("time", time)
     if time.ndim != 1 or len(time) < 2:
         raise ShapeError(

@@ -22,6 +22,7 @@ from invdiff.fwi.misfit import (
     NormalisedCorrelation,
     Shifted,
     Softplus,
+    SourceFitted,
     Wasserstein,
     bandpass,
     lowpass,
@@ -43,6 +44,9 @@ MISFITS = {
     "graph space": GraphSpace(DT, 0.1),
     "masked": Masked(L2(), WEIGHTS),
     "filtered": Filtered(NormalisedCorrelation(), 30.0, DT, low=3.0),
+    "source": SourceFitted(L2(0.3), 2 * DT, DT),
+    "source of envelopes": SourceFitted(Envelope(), 2 * DT, DT, ridge=0.1),
+    "source of masked": SourceFitted(Masked(L2(), WEIGHTS), 2 * DT, DT),
     "both": Masked(Filtered(Envelope(), 30.0, DT), WEIGHTS),
 }
 each = pytest.mark.parametrize("misfit", MISFITS.values(), ids=MISFITS)
@@ -127,7 +131,7 @@ def test_independent_of_units(misfit: Misfit) -> None:
     ratio = misfit(1e-6 * predicted, 1e-6 * observed) / misfit(predicted, observed)
     power = {L2: 2, GraphSpace: 2, Envelope: 4}
     core = misfit
-    while isinstance(core, Masked | Filtered):
+    while isinstance(core, Masked | Filtered | SourceFitted):
         core = core.misfit
     exponent = 2 if core == Envelope(1.0) else power.get(type(core), 0)
     assert ratio.item() == pytest.approx(1e-6**exponent, rel=1e-3)

@@ -30,6 +30,7 @@ pytestmark = pytest.mark.seismic
 Field = segyio.TraceField
 N_SHOTS, N_RECEIVERS, N_SAMPLES, DT = 3, 4, 50, 0.002
 X = np.array([0.0, 12.5, 25.125, 1000.0])
+TRACES = np.arange(N_SHOTS * N_RECEIVERS)
 
 
 def line(*, moving: bool = False, **changes: object) -> xr.Dataset:
@@ -184,8 +185,9 @@ def test_depth_and_elevation_of_the_source(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("scalar", "x"), [(-1000, 1.5), (0, 1500.0), (1, 1500.0), (10, 15000.0)])
 def test_scalars_divide_or_multiply(tmp_path: Path, scalar: int, x: float) -> None:
-    path = edited(tmp_path, {Field.GroupX: 1500, Field.SourceGroupScalar: scalar})
-    np.testing.assert_array_equal(read_segy(path)["receiver_x"], x)
+    group = np.where(TRACES % N_RECEIVERS, 1500, 0)  # at one place all of them would be refused
+    path = edited(tmp_path, {Field.GroupX: group, Field.SourceGroupScalar: scalar})
+    np.testing.assert_array_equal(read_segy(path)["receiver_x"], [0, x, x, x])
 
 
 def test_scalars_of_each_trace(tmp_path: Path) -> None:
@@ -225,7 +227,7 @@ def test_ibm_floats(tmp_path: Path) -> None:
     spec = segyio.spec()
     spec.format, spec.tracecount, spec.samples = 1, 1, np.arange(N_SAMPLES) * 4.0
     with segyio.create(path, spec) as file:
-        file.header[0] = {Field.FieldRecord: 1, Field.TRACE_SAMPLE_INTERVAL: 4000}
+        file.header[0] = {Field.FieldRecord: 1, Field.TRACE_SAMPLE_INTERVAL: 4000, Field.GroupX: 25}
         file.trace[0] = values
     read = read_segy(path)
     assert read["pressure"].dtype == np.float32
@@ -234,8 +236,6 @@ def test_ibm_floats(tmp_path: Path) -> None:
 
 
 # --- dead and missing traces, byte orders, suffixes ----------------------------------------------
-
-TRACES = np.arange(N_SHOTS * N_RECEIVERS)
 
 
 def test_dead_traces_are_nan_and_told(tmp_path: Path) -> None:
@@ -336,7 +336,7 @@ def test_one_trace_and_one_sample(tmp_path: Path) -> None:
     spec = segyio.spec()
     spec.format, spec.tracecount, spec.samples = 5, 1, np.zeros(1)
     with segyio.create(path, spec) as file:
-        file.header[0] = {Field.FieldRecord: 1, Field.TRACE_SAMPLE_INTERVAL: 4000}
+        file.header[0] = {Field.FieldRecord: 1, Field.TRACE_SAMPLE_INTERVAL: 4000, Field.GroupX: 25}
         file.trace[0] = np.ones(1, np.float32)
     read = read_segy(path)
     assert dict(read.sizes) == {"shot": 1, "receiver": 1, "time": 1}
@@ -354,9 +354,6 @@ def test_big_endian_pressure_is_written(tmp_path: Path) -> None:
 # --- what is refused -----------------------------------------------------------------------------
 
 BAD_HEADERS = {
-    "unnumbered": ({Field.FieldRecord: 0}, {}, InputError, "Number the shots in FieldRecord"),
-    "crooked": ({Field.GroupY: TRACES}, {}, InputError, "not a line along x"),
-    "beside": ({Field.SourceY: 2000}, {}, InputError, "Project sources and receivers"),
     "angles": ({Field.CoordinateUnits: 2}, {}, InputError, "angles"),
     "another component": (
         {Field.TraceIdentificationCode: np.where(TRACES == 5, 12, 1)},
@@ -372,7 +369,7 @@ BAD_HEADERS = {
         InputError,
         "one positive number",
     ),
-    "n_samples": ({Field.TRACE_SAMPLE_COUNT: 49}, {}, InputError, "49 by its traces, 50"),
+    "n_samples": ({Field.TRACE_SAMPLE_COUNT: 160}, {}, InputError, "160 by its traces, 50"),
     "delays": ({Field.DelayRecordingTime: TRACES}, {}, InputError, "recording delay"),
     "delay scaled": (
         {Field.DelayRecordingTime: 5, Field.ScalarTraceHeader: -10},
@@ -419,13 +416,6 @@ def test_bad_samples(tmp_path: Path) -> None:
         file.trace[6] = np.where(np.arange(N_SAMPLES) == 3, np.nan, 1).astype(np.float32)
         file.trace[8] = np.full(N_SAMPLES, np.inf, np.float32)
     with pytest.raises(NonFiniteError, match="2 of 12 traces, the first number 7"):
-        read_segy(path)
-    spec = segyio.spec()
-    spec.format, spec.tracecount, spec.samples = 3, 1, np.arange(N_SAMPLES) * 4.0
-    with segyio.create(path, spec) as file:
-        file.header[0] = {Field.FieldRecord: 1}
-        file.trace[0] = np.arange(N_SAMPLES, dtype=np.int16)
-    with pytest.raises(DTypeError, match="format 3"):
         read_segy(path)
 
 

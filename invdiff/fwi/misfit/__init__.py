@@ -8,6 +8,7 @@
 :class:`GraphSpace`            transports samples in time and amplitude; keeps signs; slow
 :class:`Masked`                any misfit of weighted traces: mutes, offsets, time windows
 :class:`Filtered`              any misfit in a frequency band: frequency continuation
+:class:`SourceFitted`          any misfit once the source of each shot is fitted, in closed form
 =============================  ====================================================================
 
 Wrappers compose: ``Masked(Filtered(L2(0.1), 5.0, dt), weights)`` mutes first, then filters.
@@ -17,6 +18,7 @@ from invdiff.fwi.misfit.base import Misfit
 from invdiff.fwi.misfit.envelope import Envelope
 from invdiff.fwi.misfit.filters import bandpass, lowpass
 from invdiff.fwi.misfit.graph_space import GraphSpace
+from invdiff.fwi.misfit.source import SourceFitted
 from invdiff.fwi.misfit.wasserstein import Exponential, Positive, Shifted, Softplus, Wasserstein
 from invdiff.fwi.misfit.waveform import L2, NormalisedCorrelation
 from invdiff.fwi.misfit.wrappers import Filtered, Masked
@@ -33,6 +35,7 @@ __all__ = [
     "Positive",
     "Shifted",
     "Softplus",
+    "SourceFitted",
     "Wasserstein",
     "bandpass",
     "lowpass",

@@ -138,11 +138,28 @@ def test_wrong_kinds(case: str) -> None:
 
 BAD: dict[str, tuple[Spoil, dict[str, Any], type[InvdiffError], str]] = {
     "no traces": (lambda d, m: (d.drop_vars("pressure"), m), {}, InputError, "no traces"),
-    "no wavelet": (lambda d, m: (d.drop_vars("wavelet"), m), {}, InputError, "ricker=FREQUENCY"),
     "two wavelets": (lambda d, m: (d, m), {"ricker": 15}, InputError, "wavelet already"),
-    "no noise": (
-        lambda d, m: (d.assign(pressure=d.pressure.drop_attrs()), m), {}, NoiseLevelError,
-        "noise_std=",
+    "wavelet twice": (
+        lambda d, m: (d, m), {"wavelet": np.ones(9)}, InputError, "Leave out wavelet=...",
+    ),
+    "both wavelets": (
+        lambda d, m: (d.drop_vars("wavelet"), m), {"wavelet": np.ones(9), "ricker": 15}, InputError,
+        "two wavelets",
+    ),
+    "delay alone": (
+        lambda d, m: (d.drop_vars("wavelet"), m), {"delay": 0.1}, InputError, "without ricker",
+    ),
+    "another step": (
+        lambda d, m: (d.drop_vars("wavelet"), m),
+        {"wavelet": xr.DataArray(np.ones(9), {"time": 1e-3 * np.arange(9)}, ("time",))}, InputError,
+        "0.001 s and 0.002 s",
+    ),
+    "a start between samples": (
+        lambda d, m: (d.assign_coords(time=d.time + 5e-4), m), {}, InputError, "between two",
+    ),
+    "another length": (
+        lambda d, m: (d.drop_vars("wavelet").isel(time=slice(99)), m),
+        {"wavelet": np.ones((2, 9))}, ShapeError, "wavelet",
     ),
     "negative noise": (lambda d, m: (d, m), {"noise_std": -1.0}, NoiseLevelError, "noise_std"),
     "noise of text": (lambda d, m: (d, m), {"noise_std": "low"}, NoiseLevelError, "'low'"),
@@ -186,8 +203,7 @@ def test_bad_input(case: str) -> None:
     spoil, settings, error, match = BAD[case]
     with np.errstate(divide="ignore"):
         line, start = spoil(recorded(), smooth())
-    attrs = {} if case == "no noise" else {"noise_std": NOISE}
     if "pressure" in line:
-        line["pressure"].attrs |= attrs
+        line["pressure"].attrs["noise_std"] = NOISE
     with pytest.raises(error, match=match):
         acoustic_problem(line, start, **settings)
