@@ -91,7 +91,7 @@ def singles(budget: int) -> dict[str, Arm]:
 
 def ensemble(n_members: int, budget: int) -> dict[str, Arm]:
     """Members that share a fit, and a budget."""
-    n = 4 * (budget // N_SHOTS) // (3 + n_members)
+    n = 8 * (budget // N_SHOTS) // (7 + n_members)
     posterior = AnnealedPosterior.within(n, bands=BANDS)
     return {f"invdiff posterior, {n_members} members": Arm(posterior, n_members, n * N_SHOTS)}
 

@@ -191,7 +191,8 @@ class AnnealedMode:
                 expected=f"at least {least} for {n_shots} shots, and many times that for a result",
             )
         # Line searches may take more than one solve per shot and step.
-        share = max(whole - (self.steps + 2) * n_shots, whole // 2, self.fit.least(n_shots))
+        levels = least - self.fit.least(n_shots) + (self.steps - 1) * n_shots
+        share = max(whole - levels, whole // 2, self.fit.least(n_shots))
         return min(share, whole - least + self.fit.least(n_shots))
 
     def least(self, n_shots: int) -> int:

@@ -23,7 +23,9 @@ from invdiff.noise import InversionStream
 __all__ = ["AnnealedPosterior"]
 
 _FIRST_LEVEL = 2.0  # times the estimated error of the fit
-_NEARER = 3  # times that the deviations of a member that is cycle-skipped are halved
+_NEARER = 3  # times at most that the deviations of a member are halved
+_UNEXPLAINED = 1 / 8  # of the energy above the noise, beyond which levels do not bring it back
+_MARGIN = 1.5  # of the noise itself
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,7 @@ class AnnealedPosterior(AnnealedMode):
         array([200., 100.,  50.,  25.])
         >>> method = AnnealedPosterior.within(100, bands=(6.0, 10.0))  # gradients per member
         >>> method.steps, method.fit.steps, method.fit.fit
-        (22, 30, LBFGS(steps=37, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
+        (10, 34, LBFGS(steps=43, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
     """
 
     highest: float = 200.0
@@ -107,21 +109,24 @@ class AnnealedPosterior(AnnealedMode):
 
     @classmethod
     def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
-        """The method with the steps that ``n_gradients`` per member allow, 3/4 of them for the fit.
+        """The method with the steps that ``n_gradients`` per member allow, 7/8 of them for the fit.
 
-        Members share the fit: ``n`` of them take ``(3 + n) / 4`` of the solves of one.
+        Members share the fit: ``n`` of them take ``(7 + n) / 8`` of the solves of one.
 
         Args:
             n_gradients: Evaluations per member, each a forward and an adjoint solve per shot.
             bands: Frequencies of the fit in Hz, rising.
         """
-        fit = AnnealedMode.within(3 * n_gradients // 4, bands=bands)
-        return cls(steps=max(n_gradients // 4 - 3, 1), fit=fit)
+        n_fit = 7 * n_gradients // 8
+        fit = AnnealedMode.within(n_fit, bands=bands)
+        return cls(steps=max(n_gradients - n_fit - 3, 1), fit=fit)
 
     def least(self, n_shots: int) -> int:
         """Fewest forward solves per member of the fit, the start and one level."""
+        if self.scatter == 0:
+            return super().least(n_shots)
         fit = 0 if self.fit is None else self.fit.least(n_shots)
-        return fit + n_shots + 2 * self.shots.count(n_shots)
+        return fit + 2 * n_shots + 2 * self.shots.count(n_shots)
 
     def init(self, setting: Setting) -> InversionState:
         """Members around the fit, with their misfit and curvature."""
@@ -157,22 +162,25 @@ class AnnealedPosterior(AnnealedMode):
             # With noise that is not a member's own, so that each depends on its own number only.
             level = level_with_deviations(prior, fit.x[:1], rms, **noise([0]))
         x = fit.x.expand_as(setting.start)
-        return self._in_phase(setting, x, deviations(prior, x, level, **noise(setting.members)))
+        d = deviations(prior, x, level, **noise(setting.members))
+        return self._near_enough(setting, x, d, n_fit=fit.n_solves)
 
-    def _in_phase(self, setting: Setting, x: Tensor, d: Tensor) -> tuple[Tensor, int]:
-        """Models ``x + d`` that predict better than nothing, ``d`` being halved until they do."""
+    def _near_enough(
+        self, setting: Setting, x: Tensor, d: Tensor, *, n_fit: int
+    ) -> tuple[Tensor, int]:
+        """Models ``x + d`` and their solves; ``d`` is halved until they mostly explain the data."""
         objective, n_solves = setting.objective, 0
-        for _ in range(_NEARER):
-            here = (x + d).clamp(*objective.bounds)
-            is_left = setting.max_solves - n_solves > 2 * self.least(objective.n_shots)
-            if not objective.has_data or not is_left:
-                break
-            f, _ = objective(here)
+        noise = objective.n_data / 2
+        limit = _MARGIN * noise + _UNEXPLAINED * (objective.silence - noise).clamp_min(0.0)
+        for _ in range(_NEARER if objective.has_data else 0):
+            f, _ = objective((x + d).clamp(*objective.bounds))
             n_solves += objective.n_shots
-            is_skipped = f > objective.silence / 2
-            if not bool(is_skipped.any()):
+            is_far = f > limit
+            d = torch.where(per_member(is_far, d), d / 2, d)
+            # One more evaluation, the curvature, the start and a level.
+            is_left = setting.max_solves >= n_fit + n_solves + 4 * objective.n_shots
+            if not (bool(is_far.any()) and is_left):
                 break
-            d = torch.where(per_member(is_skipped, d), d / 2, d)
         return (x + d).clamp(*objective.bounds), n_solves
 
     def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:

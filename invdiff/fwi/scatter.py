@@ -91,7 +91,8 @@ def level_with_deviations(
     def found(level: float) -> float:
         return float(_rms(deviations(prior, x, level, e_t=e_t, e_x=e_x)))
 
-    return _rising(found, rms, start=rms, largest=largest)
+    # Deviations are at most sqrt(2) times the level.
+    return _rising(found, rms, start=rms / 2, largest=largest)
 
 
 def _rising(
