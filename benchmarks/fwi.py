@@ -20,9 +20,9 @@ Two cases stand outside of what the method assumes: ``density``, data of a densi
 velocity, inverted with a constant one; and ``marine``, smooth sediments under water, of which the
 prior has seen none. ``verdict`` is what the run itself says of its fit.
 Run: ``python -m benchmarks.fwi DATA [--case NAME ...] [--only INDEX ...] [--arm NAME ...]
-[--rows FILE] [--quick]``, DATA the folder of those files; rows not made again are kept. With
-``--rows`` they are appended to FILE instead, so that several runs can be made at once; a run with
-``--case`` and no name then writes the table from FILE.
+[--device cuda] [--rows FILE] [--quick]``, DATA the folder of those files; rows not made again are
+kept. With ``--rows`` they are appended to FILE instead, so that several runs can be made at once; a
+run with ``--case`` and no name then writes the table from FILE.
 """
 
 from __future__ import annotations
@@ -102,9 +102,12 @@ def start_row(case: Case) -> Row:
     )
 
 
-def run(case: Case, prior: NetworkPrior, arms: dict[str, Arm]) -> Iterator[Row]:
+def run(
+    case: Case, prior: NetworkPrior, arms: dict[str, Arm], *, device: str = "cpu"
+) -> Iterator[Row]:
     """Rows of one case."""
-    operator = case.operator
+    operator = case.operator_on(device)
+    suffix = "" if device == "cpu" else f", deepwave on {device}"
     truth = section(case, case.truth)
     for name, arm in arms.items():
         began = time.perf_counter()
@@ -121,8 +124,9 @@ def run(case: Case, prior: NetworkPrior, arms: dict[str, Arm]) -> Iterator[Row]:
                 noise_std=case.noise_std,
                 weights=case.weights,
                 max_solves=arm.max_solves,
+                device=device,
             )
-        row: Row = {"case": case.name, "method": name}
+        row: Row = {"case": case.name, "method": f"{name}{suffix}"}
         row |= errors(case, result["mean"])
         row |= {
             "misfit": float(result["data_misfit"].mean()),
@@ -175,7 +179,7 @@ def published_rows(
         "invdiff RED-diffusion, low frequencies first": Arm(banded, 1, 1500),
         "invdiff mode, half the solves": singles(750)["invdiff mode"],
     }
-    rows = show(run(case, prior, chosen.of(arms)))
+    rows = show(run(case, prior, chosen.of(arms), device=chosen.device))
     return [*data_rows(case), row, start_row(case), *rows]
 
 
@@ -186,13 +190,14 @@ def drawn_rows(case: Case, prior: NetworkPrior, chosen: Chosen) -> list[Row]:
         f"{name}, 2000 solves": many[name]
         for name in ("no prior (L-BFGS)", "TV (L-BFGS)", "invdiff mode")
     }
-    return [start_row(case), *show(run(case, prior, chosen.of(arms)))]
+    return [start_row(case), *show(run(case, prior, chosen.of(arms), device=chosen.device))]
 
 
 class Chosen(NamedTuple):
-    """The arms that are run: those with one of these names, or all."""
+    """The arms that are run, those with one of these names or all, and the device."""
 
     names: list[str]
+    device: str
 
     def of(self, arms: dict[str, Arm]) -> dict[str, Arm]:
         return {name: arm for name, arm in arms.items() if not self.names or name in self.names}
@@ -207,11 +212,12 @@ def main() -> None:
     parser.add_argument("--case", nargs="*", default=["curvefault", "marmousi", *DRAWN])
     parser.add_argument("--only", type=int, nargs="*", help="numbers of the models that are drawn")
     parser.add_argument("--arm", nargs="*", default=[], help="only those with one of these names")
+    parser.add_argument("--device", default="cpu", help="'cuda' to solve with Deepwave there")
     parser.add_argument("--rows", type=Path, help="append rows to this file, write no table")
     parser.add_argument("--quick", action="store_true", help="one generated model, few solves")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    prior, chosen = hub.load_prior("velocity-2d"), Chosen(arguments.arm)
+    prior, chosen = hub.load_prior("velocity-2d"), Chosen(arguments.arm, arguments.device)
     if arguments.quick:
         print(markdown(list(run(generated(0), prior, singles(150) | ensemble(2, 300)))))
         return

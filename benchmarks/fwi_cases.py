@@ -17,7 +17,7 @@ from invdiff.fwi import amplitude_weights, near_offset_mute
 from invdiff.fwi.diagnose import model_errors
 from invdiff.grid import Grid
 from invdiff.io import survey_dataset
-from invdiff.operators.seismic import Acoustic, Boundary, Devito, Survey, Threads, ricker
+from invdiff.operators.seismic import Acoustic, Boundary, Deepwave, Devito, Survey, Threads, ricker
 from invdiff.priors.recipes.velocity_generator import VelocityGenerator
 
 BOUNDS = (1400.0, 4800.0)
@@ -43,6 +43,16 @@ class Case:
     def operator(self) -> Acoustic:
         shape = (self.truth.shape[0], self.truth.shape[1])
         return acoustic(shape, 10.0, n_absorbing=self.n_absorbing, space_order=4)
+
+    def operator_on(self, device: str) -> Acoustic:
+        """Of Devito on the CPU, of Deepwave elsewhere."""
+        mine = self.operator
+        if device == "cpu":
+            return mine
+        return Acoustic(
+            mine.survey, mine.domain, bounds=BOUNDS, boundary=mine.boundary,
+            engine=Deepwave(space_order=4),
+        )  # fmt: skip
 
     @property
     def traces(self) -> xr.DataArray:

@@ -157,13 +157,20 @@ class AnnealedPosterior(AnnealedMode):
             return {"e_t": draw(0), "e_x": draw(1)}
 
         rms = error if self.scatter is None else self.scatter
-        level = self.highest
-        if rms is not None:
-            # With noise that is not a member's own, so that each depends on its own number only.
-            level = level_with_deviations(prior, fit.x[:1], rms, **noise([0]))
-        x = fit.x.expand_as(setting.start)
-        d = deviations(prior, x, level, **noise(setting.members))
-        return self._near_enough(setting, x, d, n_fit=fit.n_solves)
+        x, members = fit.x.expand_as(setting.start), list(setting.members)
+        parts = (
+            [(x, members)]
+            if fit.is_shared
+            else zip(x.split(1), [[m] for m in members], strict=True)
+        )
+        d = []
+        for models, own in parts:
+            level = self.highest
+            if rms is not None:
+                # With noise that is no member's own: each depends on its own number only.
+                level = level_with_deviations(prior, models[:1], rms, **noise([0]))
+            d.append(deviations(prior, models, level, **noise(own)))
+        return self._near_enough(setting, x, torch.cat(d), n_fit=fit.n_solves)
 
     def _near_enough(
         self, setting: Setting, x: Tensor, d: Tensor, *, n_fit: int

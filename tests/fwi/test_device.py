@@ -219,7 +219,7 @@ def test_a_gpu_gives_the_models_of_the_cpu(method: Method, tmp_path: Path, inter
     expected, path = run("cpu"), tmp_path / "state"
     same(run("cuda"), expected, rtol=1e-4)  # 3.5e-5 was seen on an H200
     interrupt(lambda: run("cuda", checkpoint=path))
-    same(run("cuda", checkpoint=path), expected, rtol=1e-5)
+    same(run("cuda", checkpoint=path), expected, rtol=1e-4)
 
 
 @pytest.mark.gpu

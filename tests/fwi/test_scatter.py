@@ -8,7 +8,6 @@ from invdiff.fwi import AnnealedPosterior, Objective
 from invdiff.fwi.method import Setting
 from invdiff.fwi.scatter import antithetic, deviations, error_of_fit, level_with_deviations
 from invdiff.noise import InversionStream, NoiseField
-from tests.support.closed_form import normal
 from tests.support.linear_waves import waves_problem
 
 WAVES = waves_problem()
