@@ -24,7 +24,7 @@ from invdiff.grid import Grid
 from invdiff.linalg import conjugate_gradient, inner, per_member
 from invdiff.noise import InversionStream
 
-__all__ = ["AnnealedMode", "Fit"]
+__all__ = ["AnnealedMode", "Fit", "coordinates"]
 
 
 @dataclass(frozen=True)
@@ -253,7 +253,7 @@ class AnnealedMode:
             slope = quadratic.product(state.x - mean) - quadratic.slope + pull.to(e_x)
             target = covariance.coordinates(e_x) + covariance.sqrt_adjoint(slope)
             # Begin at the present model: a solve that stops early is then a shorter step.
-            here = _coordinates(covariance, state.x - mean, self.max_iterations)
+            here = coordinates(covariance, state.x - mean, self.max_iterations)
             solution = conjugate_gradient(
                 normal, target - normal(here), rtol=1e-3, max_iterations=self.max_iterations
             )
@@ -346,7 +346,7 @@ class _Quadratic(NamedTuple):
         return inner(self.g, d) + inner(d, self.curvature.product(d)) / 2
 
 
-def _coordinates(covariance: Covariance, v: Tensor, max_iterations: int) -> Tensor:
+def coordinates(covariance: Covariance, v: Tensor, max_iterations: int) -> Tensor:
     """Coordinates ``u`` with ``L u = v``, by least squares."""
     return conjugate_gradient(
         lambda u: covariance.sqrt_adjoint(covariance.sqrt(u)),

@@ -13,19 +13,22 @@ from torch import Tensor
 from invdiff.errors import InputError
 from invdiff.fwi.annealed import AnnealedMode, Fit
 from invdiff.fwi.classic import LBFGS
-from invdiff.fwi.method import Setting
-from invdiff.fwi.scatter import antithetic, deviations, error_of_fit, level_with_deviations
+from invdiff.fwi.method import Setting, noised
+from invdiff.fwi.scatter import (
+    antithetic,
+    deviations,
+    error_of_fit,
+    level_with_deviations,
+    tempered,
+)
 from invdiff.fwi.state import InversionState
 from invdiff.grid import Grid
-from invdiff.linalg import per_member
 from invdiff.noise import InversionStream
 
 __all__ = ["AnnealedPosterior"]
 
 _FIRST_LEVEL = 2.0  # times the estimated error of the fit
-_NEARER = 3  # times at most that the deviations of a member are halved
-_UNEXPLAINED = 1 / 8  # of the energy above the noise, beyond which levels do not bring it back
-_MARGIN = 1.5  # of the noise itself
+_RISE = 2.0  # of the normalised misfit, at most, where members begin: levels take it away again
 
 
 @dataclass(frozen=True)
@@ -40,20 +43,20 @@ class AnnealedPosterior(AnnealedMode):
         f(x) / T - e_y . x + |C^(-1/2) (x - m) - e_x|^2 / 2,    e_y ~ N(0, B / T), e_x ~ N(0, I)
 
     for one quasi-Newton step: ``f`` is replaced by its quadratic model with the curvature ``B``
-    estimated from all gradients since the start of the member, ``C`` is exact, and the quadratic is
+    estimated from all gradients so far, those of the fit too, ``C`` is exact, and the quadratic is
     solved by conjugate gradients, which take no wave solve. So every level takes a single gradient.
     ``e_y`` is what noise of the data would add to the gradient, drawn from the curvature instead of
     through the operator. ``T = max(1, 2 f / n_data)`` makes the noise as large as the residual
     while a model cannot explain the data: the profile likelihood of an unknown noise level. The
     first curvature is a Gauss-Newton Hessian of stationary correlation, estimated by pulling back
-    white data at the model where the member begins (`Objective.hessian`).
+    white data (`Objective.hessian`).
 
     An `AnnealedMode`, and before it a classical fit, come first: from the starting model itself, 50
     levels were too few. Members share the fit and begin around it, at draws of the prior less their
     expectation (`scatter.deviations`), as far apart as the fit may be wrong: twice the difference
-    between the two fits (`scatter.error_of_fit`). The levels pull them together again where the
-    data tell. A member whose first prediction leaves more than half of the energy of the data is
-    cycle-skipped and begins nearer to the fit, up to three times.
+    between the two fits (`scatter.error_of_fit`). They are stiffer where the data tell more, so
+    that the misfit rises by no more than the levels take away again (`scatter.tempered`), and no
+    member begins cycle-skipped where the fit is not.
 
     Assumptions: independent Gaussian noise of known level, modelling errors included, and a start
     within half a period. With linear data and an exact prior the draws are those of the posterior
@@ -64,7 +67,7 @@ class AnnealedPosterior(AnnealedMode):
     Members come in pairs with opposite noise (``2 k`` and ``2 k + 1``), which makes their mean more
     accurate. A member alone is a draw like any other, and depends on its own number only.
 
-    Cost: the fit, shared by all members with equal starts; then per member two evaluations (a
+    Cost: the fit, shared by all members with equal starts; then per member one evaluation (a
     forward and an adjoint solve per shot) and one per level, with one network pass.
 
     Args:
@@ -93,7 +96,7 @@ class AnnealedPosterior(AnnealedMode):
         array([200., 100.,  50.,  25.])
         >>> method = AnnealedPosterior.within(100, bands=(6.0, 10.0))  # gradients per member
         >>> method.steps, method.fit.steps, method.fit.fit
-        (10, 34, LBFGS(steps=43, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
+        (22, 30, LBFGS(steps=37, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
     """
 
     highest: float = 200.0
@@ -109,24 +112,18 @@ class AnnealedPosterior(AnnealedMode):
 
     @classmethod
     def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
-        """The method with the steps that ``n_gradients`` per member allow, 7/8 of them for the fit.
+        """The method with the steps that ``n_gradients`` per member allow.
 
-        Members share the fit: ``n`` of them take ``(7 + n) / 8`` of the solves of one.
+        A quarter of them are a member's own, up to 30, or else an eighth; the fit that members
+        share has the rest.
 
         Args:
             n_gradients: Evaluations per member, each a forward and an adjoint solve per shot.
             bands: Frequencies of the fit in Hz, rising.
         """
-        n_fit = 7 * n_gradients // 8
-        fit = AnnealedMode.within(n_fit, bands=bands)
-        return cls(steps=max(n_gradients - n_fit - 3, 1), fit=fit)
-
-    def least(self, n_shots: int) -> int:
-        """Fewest forward solves per member of the fit, the start and one level."""
-        if self.scatter == 0:
-            return super().least(n_shots)
-        fit = 0 if self.fit is None else self.fit.least(n_shots)
-        return fit + 2 * n_shots + 2 * self.shots.count(n_shots)
+        own = max(n_gradients // 8, min(n_gradients // 4, 30))
+        fit = AnnealedMode.within(n_gradients - own, bands=bands)
+        return cls(steps=max(own - 1, 1), fit=fit)
 
     def init(self, setting: Setting) -> InversionState:
         """Members around the fit, with their misfit and curvature."""
@@ -138,16 +135,18 @@ class AnnealedPosterior(AnnealedMode):
             error = float(error_of_fit(fit.origin, fit.x))
         first = self.highest if error is None else min(self.highest, _FIRST_LEVEL * error)
         first = max(first, self.lowest)
-        x, n_solves = self._scattered(setting, fit, error)
-        n_solves += fit.n_solves + setting.objective.n_shots
-        curvature, damping = self._first_curvature(setting, x)
+        x, n_solves = self._scattered(setting, fit, error), fit.n_solves
+        curvature, damping = fit.curvature, fit.x.new_full((len(fit.x),), self.damping).double()
+        if curvature is None:
+            curvature, damping = self._first_curvature(setting, x)
+            n_solves += setting.objective.n_shots
         return self._begun(
             setting, x, curvature=curvature, damping=damping, n_solves=n_solves,
             n_shared=fit.n_solves if fit.is_shared else 0, first_level=first,
         )  # fmt: skip
 
-    def _scattered(self, setting: Setting, fit: Fit, error: float | None) -> tuple[Tensor, int]:
-        """Models around the fit, and the solves per member that it took to keep them in phase."""
+    def _scattered(self, setting: Setting, fit: Fit, error: float | None) -> Tensor:
+        """Models around the fit, ``(batch, nz, nx)``."""
         prior = setting.prior
         assert prior is not None
 
@@ -158,37 +157,30 @@ class AnnealedPosterior(AnnealedMode):
 
         rms = error if self.scatter is None else self.scatter
         x, members = fit.x.expand_as(setting.start), list(setting.members)
-        parts = (
-            [(x, members)]
-            if fit.is_shared
-            else zip(x.split(1), [[m] for m in members], strict=True)
-        )
-        d = []
-        for models, own in parts:
+        alone = zip(x.split(1), [[m] for m in members], strict=True)
+        parts = []
+        for models, own in [(x, members)] if fit.is_shared else alone:
             level = self.highest
             if rms is not None:
                 # With noise that is no member's own: each depends on its own number only.
                 level = level_with_deviations(prior, models[:1], rms, **noise([0]))
-            d.append(deviations(prior, models, level, **noise(own)))
-        return self._near_enough(setting, x, torch.cat(d), n_fit=fit.n_solves)
+            d = deviations(prior, models, level, **noise(own))
+            parts.append(self._explained(setting, fit, models, d=d, level=level))
+        return torch.cat(parts).clamp(*setting.objective.bounds)
 
-    def _near_enough(
-        self, setting: Setting, x: Tensor, d: Tensor, *, n_fit: int
-    ) -> tuple[Tensor, int]:
-        """Models ``x + d`` and their solves; ``d`` is halved until they mostly explain the data."""
-        objective, n_solves = setting.objective, 0
-        noise = objective.n_data / 2
-        limit = _MARGIN * noise + _UNEXPLAINED * (objective.silence - noise).clamp_min(0.0)
-        for _ in range(_NEARER if objective.has_data else 0):
-            f, _ = objective((x + d).clamp(*objective.bounds))
-            n_solves += objective.n_shots
-            is_far = f > limit
-            d = torch.where(per_member(is_far, d), d / 2, d)
-            # One more evaluation, the curvature, the start and a level.
-            is_left = setting.max_solves >= n_fit + n_solves + 4 * objective.n_shots
-            if not (bool(is_far.any()) and is_left):
-                break
-        return (x + d).clamp(*objective.bounds), n_solves
+    def _explained(
+        self, setting: Setting, fit: Fit, x: Tensor, *, d: Tensor, level: float
+    ) -> Tensor:
+        """Models ``x + d`` after what the levels could not make the data explain is taken away."""
+        if not fit.is_shared or fit.curvature is None or not setting.objective.has_data:
+            return x + d
+        prior = setting.prior
+        assert prior is not None
+        with torch.no_grad():
+            clean, t = noised(prior, x, level, e=torch.zeros_like(x))
+            _, covariance = prior.moments(clean, t)
+            rise = _RISE * setting.objective.n_data / 2
+            return x + tempered(d, covariance, fit.curvature.expand(len(x)), rise=rise)
 
     def _noise(self, setting: Setting, grid: Grid, step: int, *, stream: int) -> Tensor:
         members = list(setting.members)

@@ -101,12 +101,6 @@ class Objective:
         """Product of the weights of all masks around the misfit, where the data are."""
         return _masks(self.misfit, self.y.device)
 
-    @property
-    def silence(self) -> Tensor:
-        """The misfit of a prediction of nothing at all."""
-        with torch.no_grad():
-            return self.scale * self.misfit(torch.zeros_like(self.y), self.y).sum()
-
     def is_explained(self, f: Tensor) -> bool:
         """Whether a misfit is zero, or due to rounding where it is a least-squares one.
 

@@ -8,16 +8,21 @@ from math import exp, log
 import torch
 from torch import Tensor
 
+from invdiff.covariance import Covariance
+from invdiff.fwi.annealed import coordinates
+from invdiff.fwi.curvature import Curvature
 from invdiff.fwi.method import noised
 from invdiff.grid import Grid
-from invdiff.linalg import per_member
+from invdiff.linalg import conjugate_gradient, per_member
 from invdiff.noise import NoiseField
 from invdiff.protocols import Prior
 
-__all__ = ["antithetic", "deviations", "error_of_fit", "level_with_deviations"]
+__all__ = ["antithetic", "deviations", "error_of_fit", "level_with_deviations", "tempered"]
 
 _OF_DIFFERENCE = 2.0
 _RATIO = 1.5  # of successive noise levels that are tried
+_LEAST_STIFFNESS, _DOUBLINGS = 1e-4, 40
+_ITERATIONS = 100  # of conjugate gradients
 
 
 def antithetic(
@@ -69,6 +74,40 @@ def deviations(prior: Prior, x: Tensor, level: float, *, e_t: Tensor, e_x: Tenso
         mean, covariance = prior.moments(above, t)
         opposite, _ = prior.moments(below, t)
         return (mean - opposite) / 2 + covariance.draw(e_x)
+
+
+def tempered(d: Tensor, covariance: Covariance, curvature: Curvature, *, rise: float) -> Tensor:
+    """Deviations whose misfit rises by at most ``rise``, less stiff where the data tell nothing.
+
+    Of the deviations with the least stiffness ``s``, doubled until ``d^T B d <= 2 rise``::
+
+        argmin_d |C^(-1/2) (d - d_0)|^2 + s d^T B d
+
+    for the curvature ``B`` of the misfit at the fit. It is even in ``d_0``: pairs of opposite
+    deviations stay opposite. No wave solve.
+
+    Args:
+        d: Deviations ``d_0``, ``(batch, nz, nx)``, m/s.
+        covariance: Covariance ``C`` of the prior's models near the fit.
+        curvature: Curvature of each member's misfit.
+        rise: Largest rise of the misfit in its quadratic model.
+    """
+    target = coordinates(covariance, d, _ITERATIONS)
+    stiffness = torch.zeros(len(d), dtype=torch.float64, device=d.device)
+    for _ in range(_DOUBLINGS):
+        is_far = (d.double() * curvature.product(d)).sum((-2, -1)) > 2 * rise
+        if not bool(is_far.any()):
+            break
+        stiffness = torch.where(is_far, (2 * stiffness).clamp_min(_LEAST_STIFFNESS), stiffness)
+        s = per_member(stiffness, d)
+
+        def normal(u: Tensor, s: Tensor = s) -> Tensor:
+            stiff = s * curvature.product(covariance.sqrt(u))
+            return u + covariance.sqrt_adjoint(stiff.to(u))
+
+        u = conjugate_gradient(normal, target, rtol=1e-3, max_iterations=_ITERATIONS).x
+        d = torch.where(per_member(stiffness > 0, d), covariance.sqrt(u), d)
+    return d
 
 
 def level_with_deviations(

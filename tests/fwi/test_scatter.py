@@ -4,10 +4,17 @@ import pytest
 import torch
 from torch import Tensor
 
-from invdiff.fwi import AnnealedPosterior, Objective
-from invdiff.fwi.method import Setting
-from invdiff.fwi.scatter import antithetic, deviations, error_of_fit, level_with_deviations
+from invdiff.covariance import SpectralCovariance
+from invdiff.fwi.curvature import Curvature
+from invdiff.fwi.scatter import (
+    antithetic,
+    deviations,
+    error_of_fit,
+    level_with_deviations,
+    tempered,
+)
 from invdiff.noise import InversionStream, NoiseField
+from tests.support.closed_form import normal
 from tests.support.linear_waves import waves_problem
 
 WAVES = waves_problem()
@@ -62,19 +69,22 @@ def test_the_error_of_a_fit_is_twice_what_two_fits_differ_by() -> None:
     torch.testing.assert_close(error_of_fit(X, after), torch.tensor([6.0, 8.0]).to(X))
 
 
-def test_members_begin_nearer_where_the_data_would_not_be_explained() -> None:
-    """A deviation to the lower bound leaves more than an eighth of the energy; half of it less."""
-    y = torch.from_numpy(WAVES.y.values)
-    objective = Objective.gaussian(WAVES.operator, y, 100.0)
-    setting = Setting(objective, PRIOR, X.expand(2, 6, 6), NoiseField(0), range(2))
-    far = torch.zeros_like(setting.start)
-    far[0] = -2000.0
-    method = AnnealedPosterior(fit=None, scatter=1.0)
-    found, n_solves = method._near_enough(setting, setting.start, far, n_fit=0)
-    assert torch.equal(found[1], X[0])
-    moved = (X[0] - found[0]).mean()
-    assert float(moved) in (pytest.approx(1000.0), pytest.approx(500.0), pytest.approx(250.0))
-    f, _ = objective(found)
-    noise_f = objective.n_data / 2
-    assert bool((f <= 1.5 * noise_f + (objective.silence - noise_f) / 8).all())
-    assert n_solves % objective.n_shots == 0
+def test_tempered_deviations_raise_the_misfit_as_far_as_allowed() -> None:
+    """Stiff along what the data determine alone, and even, so that pairs stay opposite."""
+    eye = torch.eye(36, dtype=torch.float64).reshape(36, 6, 6)
+    t = PRIOR.schedule.time(torch.tensor(300.0, dtype=torch.float64))
+    _, covariance = PRIOR.moments(X, t)
+    base = SpectralCovariance(torch.full((6, 6), 1e-8), None, is_complex=False)
+    seen = torch.zeros(1, 6, 6, dtype=torch.float64)
+    seen[0, 2, 3] = 1.0  # the data determine a single cell
+    curvature = Curvature.start(base, X).updated(seen, 4.0 * seen, memory=1).expand(2)
+    d = 100 * normal((1, 6, 6), 5)
+    pair = torch.cat([d, -d])
+    found = tempered(pair, covariance, curvature, rise=50.0)
+    torch.testing.assert_close(found[1], -found[0])
+    rise = (found[0] * curvature.product(found)[0]).sum() / 2
+    assert 10.0 < float(rise) <= 50.0
+    assert torch.equal(tempered(pair, covariance, curvature, rise=1e9), pair)
+    cells = covariance(eye)[2 * 6 + 3]
+    far = cells.abs() < 0.05 * cells[2, 3]
+    assert float(((found[0] - d[0])[far]).abs().max()) < 0.1 * float((found[0] - d[0])[2, 3].abs())
