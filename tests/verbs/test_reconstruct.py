@@ -247,20 +247,24 @@ def test_members_are_distinct_and_count_from_zero(y: xr.DataArray, members: list
 
 
 class Watched(GaussianPrior):
-    """Remembers how many members it was asked for at a time."""
+    """Remembers how many members it, or a copy of it on a device, was asked for at a time."""
+
+    def __init__(self) -> None:
+        super().__init__(GRID, torch.zeros(SHAPE), COVARIANCE)
+        self.sizes: list[int] = []
 
     def moments(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Covariance]:
-        self.__dict__.setdefault("sizes", []).append(len(x_t))
+        self.sizes.append(len(x_t))
         return super().moments(x_t, t)
 
 
 def test_the_batch_size_bounds_what_is_held_at_once(y: xr.DataArray) -> None:
-    prior = Watched(GRID, torch.zeros(SHAPE), COVARIANCE)
+    prior = Watched()
     result = reconstruct(
         y, OPERATOR, prior, realizations=10, seed=0, batch_size=4, sampler=Ancestral(5)
     )
     assert result.sizes["realization"] == 10
-    assert prior.__dict__["sizes"] == [4] * 15
+    assert prior.sizes == [4] * 15
 
 
 def test_sampler_conditioning_and_terms_are_used(y: xr.DataArray) -> None:
