@@ -96,7 +96,7 @@ class AnnealedPosterior(AnnealedMode):
         array([200., 100.,  50.,  25.])
         >>> method = AnnealedPosterior.within(100, bands=(6.0, 10.0))  # gradients per member
         >>> method.steps, method.fit.steps, method.fit.fit
-        (22, 30, LBFGS(steps=37, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
+        (15, 33, LBFGS(steps=42, bands=(6.0, 10.0), terms=(), shots=AllShots(), memory=10))
     """
 
     highest: float = 200.0
@@ -114,14 +114,14 @@ class AnnealedPosterior(AnnealedMode):
     def within(cls, n_gradients: int, *, bands: tuple[float, ...] = ()) -> Self:
         """The method with the steps that ``n_gradients`` per member allow.
 
-        A quarter of them are a member's own, up to 30, or else an eighth; the fit that members
-        share has the rest.
+        A quarter of them are a member's own, up to 16, or else a sixteenth; the fit that members
+        share has the rest: the mean of members is hardly better than their fit.
 
         Args:
             n_gradients: Evaluations per member, each a forward and an adjoint solve per shot.
             bands: Frequencies of the fit in Hz, rising.
         """
-        own = max(n_gradients // 8, min(n_gradients // 4, 30))
+        own = max(n_gradients // 16, min(n_gradients // 4, 16))
         fit = AnnealedMode.within(n_gradients - own, bands=bands)
         return cls(steps=max(own - 1, 1), fit=fit)
 
