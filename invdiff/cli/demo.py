@@ -31,7 +31,7 @@ def demo(
     *,
     realizations: Annotated[
         int | None,
-        typer.Option("-n", "--realizations", help="Members to draw; 16 of mri, 8 of fwi."),
+        typer.Option("-n", "--realizations", help="Members to draw; 16 of mri, 4 of fwi."),
     ] = None,
     seed: Seed = 0,
     overwrite: Overwrite = False,
@@ -70,7 +70,7 @@ def _fwi(
 ) -> list[tuple[str, str]]:
     from invdiff.demo import run_fwi_demo
 
-    n = 8 if realizations is None else realizations
+    n = 4 if realizations is None else realizations
     report = run_fwi_demo(out, realizations=n, seed=seed, overwrite=overwrite)
     scores = {"start": report.start, "no prior": report.no_prior, "posterior mean": report.mean}
     return [

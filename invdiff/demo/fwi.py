@@ -23,7 +23,6 @@ __all__ = ["FWIReport", "Score", "run_fwi_demo"]
 
 SCALE = (1500.0, 4500.0)  # of SSIM, m/s
 BANDS = (0.4 * FREQUENCY, 0.67 * FREQUENCY)  # Hz: low frequencies first
-METHOD = AnnealedPosterior.within(160, bands=BANDS)
 SHOT = 1  # the one in the figure
 
 
@@ -52,9 +51,9 @@ class FWIReport(NamedTuple):
 def run_fwi_demo(
     out: Path,
     *,
-    realizations: int = 8,
+    realizations: int = 4,
     seed: int = 0,
-    method: AnnealedPosterior = METHOD,
+    n_gradients: int = 300,
     overwrite: bool = False,
     progress: bool = True,
 ) -> FWIReport:
@@ -67,8 +66,9 @@ def run_fwi_demo(
         out: The folder of the results, which is made if missing.
         realizations: The number of members of the ensemble, at least two.
         seed: The seed of noise and members.
-        method: The method of the ensemble. The inversion without a prior spends as many solves as
-            all members together.
+        n_gradients: Evaluations per member, each a forward and an adjoint solve per shot; most are
+            those of the fit that members share. The inversion without a prior spends as many
+            solves as all members together.
         overwrite: Whether earlier results are replaced.
         progress: Whether progress bars are shown.
 
@@ -92,9 +92,10 @@ def run_fwi_demo(
         prior,
         start=line.start,
         seed=seed,
-        method=method,
+        method=AnnealedPosterior.within(n_gradients, bands=BANDS),
         realizations=realizations,
         weights=data_weights(line),
+        max_solves=n_gradients * line.operator.n_shots,
         progress=progress,
     )
     n_solves = int(result.attrs["invdiff_adjoint_solves"])
