@@ -17,8 +17,10 @@ cells by Student intervals, ``rank``, the rank correlation of std and absolute e
 and RED-diffusion, levels and weights of data were chosen on generated models of another seed.
 
 Two cases stand outside of what the method assumes: ``density``, data of a density that follows the
-velocity, inverted with a constant one; and ``marine``, smooth sediments under water, of which the
-prior has seen none. ``verdict`` is what the run itself says of its fit.
+velocity, inverted with a constant one, also with errors of the modelling (``relative``, a share of
+the amplitude) that are learned from the residual of a mode, at half the solves each; and
+``marine``, smooth sediments under water, of which the prior has seen none. ``verdict`` is what the
+run itself says of its fit.
 Run: ``python -m benchmarks.fwi DATA [--case NAME ...] [--only INDEX ...] [--arm NAME ...]
 [--device cuda] [--rows FILE] [--quick]``, DATA the folder of those files; rows not made again are
 kept. With ``--rows`` they are appended to FILE instead, so that several runs can be made at once; a
@@ -31,7 +33,8 @@ import argparse
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -58,7 +61,7 @@ from benchmarks.table import kept, markdown, write_table
 from invdiff import invert
 from invdiff.errors import DataFitWarning
 from invdiff.fwi import LBFGS, AnnealedMode, AnnealedPosterior, REDDiffusion, total_variation
-from invdiff.fwi.diagnose import spread_figures
+from invdiff.fwi.diagnose import relative_error, spread_figures
 from invdiff.fwi.method import Method
 from invdiff.priors import hub
 from invdiff.priors.network import NetworkPrior
@@ -66,6 +69,7 @@ from invdiff.terms import Penalty
 
 BANDS = (0.4 * PEAK, 0.67 * PEAK)
 TV_WEIGHT, RED_WEIGHT = 0.02, 0.1
+LEARNED = "invdiff posterior, 4 members, errors learned"
 
 
 class Arm(NamedTuple):
@@ -103,30 +107,34 @@ def start_row(case: Case) -> Row:
     )
 
 
+def inverted(case: Case, prior: NetworkPrior, arm: Arm, *, device: str = "cpu") -> xr.Dataset:
+    """Models of one arm."""
+    operator = case.operator_on(device)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DataFitWarning)  # the verdict is in the row
+        return invert(
+            case.traces,
+            operator,
+            prior.on(operator.domain) if arm.method.needs_prior else None,
+            start=section(case, case.start),
+            seed=0,
+            method=arm.method,
+            realizations=arm.n_members,
+            noise_std=case.noise_std,
+            weights=case.weights,
+            max_solves=arm.max_solves,
+            device=device,
+        )
+
+
 def run(
     case: Case, prior: NetworkPrior, arms: dict[str, Arm], *, device: str = "cpu"
 ) -> Iterator[Row]:
     """Rows of one case."""
-    operator = case.operator_on(device)
     suffix = "" if device == "cpu" else f", deepwave on {device}"
-    truth = section(case, case.truth)
     for name, arm in arms.items():
         began = time.perf_counter()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DataFitWarning)  # the verdict is in the row
-            result = invert(
-                case.traces,
-                operator,
-                prior.on(operator.domain) if arm.method.needs_prior else None,
-                start=section(case, case.start),
-                seed=0,
-                method=arm.method,
-                realizations=arm.n_members,
-                noise_std=case.noise_std,
-                weights=case.weights,
-                max_solves=arm.max_solves,
-                device=device,
-            )
+        result = inverted(case, prior, arm, device=device)
         row: Row = {"case": case.name, "method": f"{name}{suffix}"}
         row |= errors(case, result["mean"])
         row |= {
@@ -135,10 +143,29 @@ def run(
             "seconds": time.perf_counter() - began,
         }
         if arm.n_members > 1:
-            row |= spread(result, truth)
+            row |= spread(result, section(case, case.truth))
         if not case.name.startswith("generated"):
             row["verdict"] = result.attrs["invdiff_data_fit"]
         yield row
+
+
+def learned_row(case: Case, prior: NetworkPrior, *, device: str = "cpu") -> Row:
+    """An ensemble whose weights are learned from the residual of a mode; half the solves each."""
+    began = time.perf_counter()
+    mode = inverted(case, prior, singles(1000)["invdiff mode"], device=device)
+    operator = case.operator
+    model = operator.domain.to_tensor(mode["mean"])[None]
+    with torch.no_grad():
+        predicted = operator.range.to_dataarray(operator(model)[0], "pressure")
+    share = relative_error(predicted, case.traces, noise_std=case.noise_std, weights=case.weights)
+    own = replace(case, relative=share)
+    (row,) = run(own, prior, ensemble(4, 1000), device=device)
+    return row | {
+        "method": f"{row['method']}, errors learned",
+        "solves": row["solves"] + mode.attrs["invdiff_adjoint_solves"],
+        "seconds": time.perf_counter() - began,
+        "relative": share,
+    }
 
 
 def spread(result: xr.Dataset, truth: xr.DataArray) -> Row:
@@ -185,8 +212,11 @@ def published_rows(
 
 
 def drawn_rows(case: Case, prior: NetworkPrior, chosen: Chosen) -> list[Row]:
-    arms = singles(2000) | ensemble(4, 2000)
-    return [start_row(case), *show(run(case, prior, chosen.of(arms), device=chosen.device))]
+    arms = chosen.of(singles(2000) | ensemble(4, 2000))
+    rows = show(run(case, prior, arms, device=chosen.device))
+    if case.name.startswith("density") and chosen.has(LEARNED):
+        rows += show([learned_row(case, prior, device=chosen.device)])
+    return [start_row(case), *rows]
 
 
 class Chosen(NamedTuple):
@@ -195,8 +225,11 @@ class Chosen(NamedTuple):
     names: list[str]
     device: str
 
+    def has(self, name: str) -> bool:
+        return not self.names or name in self.names
+
     def of(self, arms: dict[str, Arm]) -> dict[str, Arm]:
-        return {name: arm for name, arm in arms.items() if not self.names or name in self.names}
+        return {name: arm for name, arm in arms.items() if self.has(name)}
 
 
 DRAWN = {"generated": generated, "density": unknown_density, "marine": marine}
@@ -245,7 +278,7 @@ def _order(case: str) -> tuple[str, int, bool]:
     return first, int(second) if second.isdigit() else 0, second != "data"
 
 
-def show(rows: Iterator[Row]) -> list[Row]:
+def show(rows: Iterable[Row]) -> list[Row]:
     """The rows, printed as they come."""
     listed = []
     for row in rows:

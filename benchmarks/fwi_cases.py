@@ -38,6 +38,7 @@ class Case:
     noise_std: float
     n_absorbing: int
     muted: float  # m: a point source and what lies beside it are not resolved by a coarser grid
+    relative: float = 0.05  # errors of the modelling as a share of the amplitude
 
     @property
     def operator(self) -> Acoustic:
@@ -61,7 +62,7 @@ class Case:
     @property
     def weights(self) -> xr.DataArray:
         survey = survey_dataset(self.operator.survey.to_arrays())
-        by_amplitude = amplitude_weights(self.traces, self.noise_std, relative=0.05)
+        by_amplitude = amplitude_weights(self.traces, self.noise_std, relative=self.relative)
         return near_offset_mute(survey, self.muted) * by_amplitude
 
 
@@ -98,13 +99,15 @@ def acoustic(
 def simulated(velocity: Tensor, seed: int, *, has_density: bool = False) -> Tensor:
     """Data on cells of half the size, with noise of 2 % of their standard deviation.
 
-    With a density it is that of Gardner et al. (1974), doi 10.1190/1.1440465.
+    With a density it follows the velocity as Gardner et al. (1974, doi 10.1190/1.1440465) found it,
+    scaled to that of water at the sources, which is what a constant density means: so only the
+    reflections are not those of the velocity.
     """
     shape = tuple(2 * n - 1 for n in velocity.shape)
     fine = torch.nn.functional.interpolate(
         velocity[None, None], size=shape, mode="bilinear", align_corners=True
     )[0]
-    density = 310.0 * fine[0] ** 0.25 if has_density else None
+    density = 1000.0 * (fine[0] / fine[0, 2].mean()) ** 0.25 if has_density else None
     operator = acoustic(shape, 5.0, n_absorbing=120, space_order=8, density=density)
     data = operator(fine)[0]
     noise = np.random.default_rng(seed).standard_normal(data.shape).astype(np.float32)

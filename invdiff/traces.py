@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from invdiff.errors import DataWarning, InputError, NonFiniteError
 
-__all__ = ["LiveTraces", "amplitude_weights", "is_far", "live_traces"]
+__all__ = ["LiveTraces", "amplitude_weights", "is_far", "live_traces", "local_power"]
 
 Floats = NDArray[np.floating[Any]]
 
@@ -101,21 +101,32 @@ def amplitude_weights(
     Raises:
         InputError: An error or the window is not positive.
     """
-    from scipy.ndimage import uniform_filter1d
-    from scipy.signal import hilbert
-
     if not (noise_std > 0 <= relative and window > 0):
         raise InputError(
             "the settings of weights by amplitude are out of range",
             got={"noise_std": noise_std, "relative": relative, "window": window},
             expected="noise_std > 0, relative >= 0, window > 0",
         )
-    n = max(1, round(window / dt))
-    squares = np.abs(hilbert(live.values.astype(np.float64), axis=-1)) ** 2
-    power = uniform_filter1d(squares, n, axis=-1, mode="nearest")
+    power = local_power(live.values, dt=dt, window=window)
     weights = 1 / np.sqrt(1 + power * (relative / noise_std) ** 2)
     weights = weights if live.weights is None else weights * live.weights
     return np.asarray(weights, np.float32)
+
+
+def local_power(traces: Floats, *, dt: float, window: float) -> NDArray[np.float64]:
+    """Mean square of the envelope over a moving window, of the shape of the traces.
+
+    Args:
+        traces: Traces with time as the last axis.
+        dt: Sampling interval, s.
+        window: Length of the window, s.
+    """
+    from scipy.ndimage import uniform_filter1d
+    from scipy.signal import hilbert
+
+    squares = np.abs(hilbert(traces.astype(np.float64), axis=-1)) ** 2
+    n = max(1, round(window / dt))
+    return np.asarray(uniform_filter1d(squares, n, axis=-1, mode="nearest"))
 
 
 def is_far(sources: Floats, receivers: Floats, offset: float) -> NDArray[np.bool_]:

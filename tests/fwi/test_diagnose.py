@@ -9,11 +9,13 @@ import xarray as xr
 from scipy.stats import binom, chi2, spearmanr
 
 from invdiff.errors import InputError, NoiseLevelError, NonFiniteError, ShapeError
+from invdiff.fwi import amplitude_weights
 from invdiff.fwi.diagnose import (
     cycle_skipping,
     data_fit,
     illumination,
     model_errors,
+    relative_error,
     spread_figures,
 )
 from invdiff.fwi.misfit import lowpass
@@ -252,3 +254,49 @@ def test_illumination_is_the_root_of_the_diagonal_of_the_normal_matrix() -> None
     assert dict(operator.solves) == {"forward": 40, "adjoint": 40}
     with pytest.raises(InputError, match="smoothing"):
         illumination(operator, model, smoothing=0.0)
+
+
+# ---------------------------------------------------------------- errors of the modelling
+
+CLEAN = arrivals(np.linspace(0.6, 1.4, 12).reshape(3, 4), np.array([[1.0], [3.0], [10.0]]))
+
+
+def with_errors(share: float) -> xr.DataArray:
+    """Traces with noise of 0.01 and errors of this share of the amplitude, white under it."""
+    weights = amplitude_weights(CLEAN, 0.01, relative=1.0, window=0.2)
+    own = 0.01 * np.random.default_rng(1).standard_normal(CLEAN.shape)
+    amplitude = 0.01 * np.sqrt(1 / weights.values.astype(float) ** 2 - 1)
+    return CLEAN + own + share * amplitude * NOISE
+
+
+@pytest.mark.parametrize("share", [0.01, 0.05, 0.3])
+def test_the_relative_error_of_the_modelling_is_learned(share: float) -> None:
+    found = relative_error(with_errors(share), CLEAN, noise_std=0.01, window=0.2)
+    # About 1500 samples are louder than the noise: a standard error of 2 %, twice that where few.
+    assert found == pytest.approx(share, rel=0.12)
+    weights = amplitude_weights(CLEAN, 0.01, relative=found, window=0.2)
+    residual = weights * (with_errors(share) - CLEAN) / 0.01
+    assert float((residual**2).mean()) == pytest.approx(1, abs=0.05)  # 6000 samples: 0.018
+
+
+def test_noise_alone_is_no_error_of_the_modelling() -> None:
+    quiet = CLEAN + 0.009 * NOISE
+    assert relative_error(quiet, CLEAN, noise_std=0.01) == 0
+
+
+def test_muted_traces_teach_no_error() -> None:
+    wrong = with_errors(0.05)
+    wrong[2] *= 2
+    weights = xr.DataArray([1.0, 1.0, 0.0], dims="shot")
+    kept = relative_error(wrong, CLEAN, noise_std=0.01, weights=weights, window=0.2)
+    assert kept == pytest.approx(0.05, rel=0.15)
+    assert relative_error(wrong, CLEAN, noise_std=0.01, window=0.2) > 0.2
+
+
+def test_relative_errors_refuse_what_they_cannot_use() -> None:
+    with pytest.raises(NoiseLevelError, match="not positive"):
+        relative_error(CLEAN, CLEAN, noise_std=0.0)
+    with pytest.raises(InputError, match="leave no data"):
+        relative_error(CLEAN, CLEAN, noise_std=0.1, weights=xr.zeros_like(CLEAN))
+    with pytest.raises(InputError, match="no times"):
+        relative_error(CLEAN.drop_vars("time"), CLEAN.drop_vars("time"), noise_std=0.1)

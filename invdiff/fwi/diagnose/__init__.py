@@ -5,7 +5,7 @@ xarray in, xarray out. Traces have the dims ``shot``, ``receiver``, ``time``, mo
 
 from invdiff.fwi.diagnose.models import model_errors, spread_figures
 from invdiff.fwi.diagnose.sensitivity import illumination, pulled_back
-from invdiff.fwi.diagnose.traces import cycle_skipping, data_fit
+from invdiff.fwi.diagnose.traces import cycle_skipping, data_fit, relative_error
 
 __all__ = [
     "cycle_skipping",
@@ -13,5 +13,6 @@ __all__ = [
     "illumination",
     "model_errors",
     "pulled_back",
+    "relative_error",
     "spread_figures",
 ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import numpy as np
 import xarray as xr
+from scipy.optimize import minimize_scalar
 
+from invdiff.arguments import as_number
 from invdiff.errors import InputError, NoiseLevelError, ShapeError
 from invdiff.fwi.diagnose._labels import aligned, matched
 from invdiff.fwi.misfit import lowpass
+from invdiff.traces import local_power
 
-__all__ = ["cycle_skipping", "data_fit"]
+__all__ = ["cycle_skipping", "data_fit", "relative_error"]
 
 TRACES = ("shot", "receiver", "time")
 
@@ -155,6 +158,95 @@ def data_fit(
     for field in fit.values():
         field.attrs = {"units": "1"}
     return fit
+
+
+def relative_error(
+    predicted: xr.DataArray,
+    observed: xr.DataArray,
+    *,
+    noise_std: float,
+    weights: xr.DataArray | None = None,
+    window: float = 0.1,
+) -> float:
+    r"""Error of the modelling as a share of the amplitude, learned from the residual of a fit.
+
+    The :math:`r` of maximum likelihood where a residual has the variance
+    :math:`\sigma^2 + (r e)^2`, with the amplitude :math:`e` of `invdiff.fwi.amplitude_weights`::
+
+        argmin_r sum_i log(s^2 + r^2 e_i^2) + (p_i - d_i)^2 / (s^2 + r^2 e_i^2)
+
+    Weights made with it, and a second inversion with these, take errors for what they are that a
+    first inversion had to explain by the model: of density, attenuation or the wavelet. It is a
+    lower bound: errors that the fit has followed are not in its residual.
+
+    Args:
+        predicted: The traces ``(shot, receiver, time)`` that the fit predicts.
+        observed: The observed traces, on the same labels, ``time`` in s.
+        noise_std: The standard deviation of the noise in units of the traces.
+        weights: Weights over any dims of the traces; samples where they are 0 do not count.
+        window: Length of the window of the amplitude, s.
+
+    Returns:
+        The share, between 1e-4 and 10; 0 where the noise alone explains the residual.
+
+    Raises:
+        ShapeError: Dims or labels do not match.
+        NonFiniteError: NaN or Inf in the traces.
+        NoiseLevelError: The noise level is not finite and positive.
+        InputError: Weights that leave no data, or no label of ``time``.
+
+    Examples:
+        >>> import numpy as np
+        >>> import xarray as xr
+        >>> from invdiff.fwi.diagnose import relative_error
+        >>> time = np.arange(4000) * 1e-3
+        >>> wave, turned = (f(200 * time) * np.exp(-time) for f in (np.sin, np.cos))
+        >>> dims = ("shot", "receiver", "time")
+        >>> observed = xr.DataArray(wave[None, None], {"time": time}, dims)
+        >>> predicted = observed + 0.1 * turned  # a little early
+        >>> round(relative_error(predicted, observed, noise_std=1e-3), 2)
+        0.07
+    """
+    predicted, observed = matched(predicted, observed, TRACES)
+    if not (np.isfinite(noise_std) and noise_std > 0):
+        raise NoiseLevelError(
+            "the noise level is not positive", got=noise_std, expected="finite, > 0"
+        )
+    time = _times(observed)
+    counted = np.ones(observed.shape, bool)
+    if weights is not None:
+        _, weights = aligned(observed, weights)
+        counted = (weights != 0).broadcast_like(observed).transpose(*TRACES).values
+    if not counted.any():
+        raise InputError("the weights leave no data", got="all 0", expected="some that are not")
+    dt = (time[-1] - time[0]) / (len(time) - 1)
+    power = local_power(observed.values, dt=dt, window=as_number("window", window))
+    power = power[counted] / noise_std**2
+    residual = (predicted - observed).values.astype(float)
+    squares = (residual[counted] / noise_std) ** 2
+
+    def deviance(log_share: float) -> float:
+        variance = 1 + np.exp(2 * log_share) * power
+        return float(np.mean(np.log(variance) + squares / variance))
+
+    least, most = np.log(1e-4), np.log(10.0)
+    # The deviance of small shares is flat: bracket the minimum on a grid first.
+    grid = np.linspace(least, most, 47)
+    best = int(np.argmin([deviance(share) for share in grid]))
+    if best == 0:
+        return 0.0
+    bounds = grid[best - 1], grid[min(best + 1, len(grid) - 1)]
+    return float(np.exp(minimize_scalar(deviance, bounds=bounds, method="bounded").x))
+
+
+def _times(traces: xr.DataArray) -> np.ndarray:
+    if "time" not in traces.coords or traces.sizes["time"] < 2:
+        raise InputError(
+            "the traces have no times",
+            got=f"coordinates {[str(name) for name in traces.coords]}",
+            expected="a coordinate time in s, two samples or more",
+        )
+    return np.asarray(traces["time"].values, float)
 
 
 def _verdict(
