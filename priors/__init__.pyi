@@ -2,6 +2,7 @@ from .deepinv import DeepinvPrior as DeepinvPrior
 from .deepinv import from_deepinv as from_deepinv
 from .deepinv import to_deepinv as to_deepinv
 from .edm import EDMNetwork as EDMNetwork
+from .ensemble import EnsemblePrior as EnsemblePrior
 from .gaussian import GaussianPrior as GaussianPrior
 from .gaussian import StationaryGaussianPrior as StationaryGaussianPrior
 from .hub import available as available

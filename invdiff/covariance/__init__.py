@@ -7,6 +7,7 @@ which white noise stays white. For complex fields ``C = E[(x - m)(x - m)^H]``.
 
 from invdiff.covariance.base import Covariance, NoCovariance
 from invdiff.covariance.dense import DenseCovariance
+from invdiff.covariance.localization import GaspariCohn
 from invdiff.covariance.products import (
     JacobianCovariance,
     ProductCovariance,
@@ -17,6 +18,7 @@ from invdiff.covariance.spectral import LowRankCovariance, SpectralCovariance
 __all__ = [
     "Covariance",
     "DenseCovariance",
+    "GaspariCohn",
     "JacobianCovariance",
     "LowRankCovariance",
     "NoCovariance",

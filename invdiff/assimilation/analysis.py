@@ -1,0 +1,297 @@
+"""The analysis of a cycle: an ensemble before the data becomes one after them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from invdiff.arguments import as_number, as_share
+from invdiff.conditioning.adaptive import linear_model
+from invdiff.conditioning.laplace import Laplace
+from invdiff.covariance import DenseCovariance, GaspariCohn
+from invdiff.errors import UnsupportedError
+from invdiff.grid import Grid
+from invdiff.likelihood import Likelihood
+from invdiff.likelihood.base import measured_values
+from invdiff.noise import StepNoise, Stream
+
+__all__ = ["Analysis", "EnKF", "IEnKF", "LETKF"]
+
+_POINTS_AT_ONCE = 4096  # of a local analysis, whose matrices are in memory together
+
+
+class Analysis(Protocol):
+    """What turns members before the data of a cycle into members after them."""
+
+    @property
+    def starts_before(self) -> bool:
+        """Whether it changes the states of the cycle before, whose forecast has the data."""
+        ...
+
+    def __call__(self, members: Tensor, data: Likelihood, noise: StepNoise) -> Tensor:
+        """The members after the data.
+
+        Args:
+            members: Members ``(M, *domain)`` of the forecast.
+            data: Likelihood of the data of this time.
+            noise: Noise of the members and this cycle.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class _Ensemble:
+    """Settings that every analysis by an ensemble has.
+
+    Args:
+        localization: Correlation by distance; None for none.
+        inflation: Factor on the deviations of the members from their mean, before the analysis.
+        relaxation: Share of the spread before the analysis to which that after it is relaxed, in
+            ``[0, 1]`` (relaxation to prior spread: Whitaker & Hamill 2012, doi
+            10.1175/MWR-D-11-00276.1).
+
+    Raises:
+        InputError: An inflation that is not positive, or a share outside ``[0, 1]``.
+    """
+
+    localization: GaspariCohn | None = None
+    inflation: float = 1.0
+    relaxation: float = 0.0
+
+    starts_before: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        as_number("inflation", self.inflation)
+        as_share("relaxation", self.relaxation)
+
+    def _inflated(self, members: Tensor) -> Tensor:
+        mean = members.mean(0)
+        return mean + self.inflation * (members - mean)
+
+    def _relaxed(self, after: Tensor, before: Tensor) -> Tensor:
+        if self.relaxation == 0:
+            return after
+        mean, std = after.mean(0), after.std(0)
+        wanted = (1 - self.relaxation) * std + self.relaxation * before.std(0)
+        return mean + (after - mean) * (wanted / std.clamp_min(torch.finfo(std.dtype).tiny))
+
+
+@dataclass(frozen=True)
+class EnKF(_Ensemble):
+    r"""The ensemble Kalman filter with perturbed observations.
+
+    With the deviations ``X`` of the members and ``Y`` of their predictions ``A(x_i)``, and the
+    correlation ``rho`` of the localization between points and data::
+
+        K = (rho_xy o X Y^T) (rho_yy o Y Y^T + (M - 1) Sigma)^-1
+        x_i <- x_i + K (y + n_i - A(x_i)),    n_i ~ N(0, Sigma), of zero mean over the members
+
+    (Burgers et al. 1998, doi 10.1175/1520-0493(1998)126<1719:ASITEK>2.0.CO;2; Houtekamer & Mitchell
+    2001, doi 10.1175/1520-0493(2001)129<0123:ASEKFF>2.0.CO;2.) A datum stands where it depends most
+    on the field. For linear data that are single values it is the draw of `MomentMatching` from an
+    `invdiff.priors.EnsemblePrior`, with the members as the draws before the data.
+
+    Assumptions: members that are nearly Gaussian; with localization, noise that is independent
+    between data. Operators that are not linear are replaced by the regression over the members.
+
+    Cost: one call of the operator per member and a solve with as many unknowns as data.
+
+    Args:
+        localization: Correlation by distance; None for none. It needs an operator that is linear or
+            differentiable, to find where the data stand.
+        inflation: Factor on the deviations of the members from their mean, before the analysis.
+        relaxation: Share of the spread before the analysis to which that after it is relaxed.
+
+    Raises:
+        InputError: An inflation that is not positive, or a share outside ``[0, 1]``.
+
+    Example:
+        >>> import torch
+        >>> from invdiff import Gaussian, Grid, NoiseField
+        >>> from invdiff.assimilation import EnKF
+        >>> from invdiff.noise import StepNoise
+        >>> from invdiff.operators import Identity
+        >>> grid = Grid(("x",), (1,))
+        >>> members = torch.linspace(-1, 1, 100)[:, None]
+        >>> noise = StepNoise(NoiseField(0), tuple(range(100)), 0, torch.device("cpu"))
+        >>> data = Gaussian(torch.ones(1), Identity(grid), 0.1)
+        >>> after = EnKF()(members, data, noise)
+        >>> round(float(after.mean()), 2), round(float(after.std()), 1)
+        (0.97, 0.1)
+    """
+
+    def __call__(self, members: Tensor, data: Likelihood, noise: StepNoise) -> Tensor:
+        """The members after the data, ``(M, *domain)``."""
+        x = self._inflated(members)
+        predicted = _predicted(x, data)
+        e = _perturbations(data, noise, like=x)
+        deviations, scale = (x - x.mean(0)).flatten(1), len(x) - 1
+        cross = deviations.mT @ predicted.deviations / scale
+        own = predicted.deviations.mT @ predicted.deviations / scale
+        if self.localization is not None:
+            rho = _correlations(self.localization, data.operator.domain).to(x)
+            at = _places(data, x.mean(0, keepdim=True))
+            cross, own = cross * rho[:, at], own * rho[at][:, at]
+        eye = torch.eye(len(own), dtype=own.dtype, device=own.device)
+        weights = torch.linalg.solve(own + eye, (predicted.residuals + e).mT)
+        moved = x + (cross @ weights).mT.reshape(x.shape)
+        return self._relaxed(moved, members)
+
+
+@dataclass(frozen=True)
+class LETKF(_Ensemble):
+    r"""The local ensemble transform Kalman filter.
+
+    At each point of the grid, with the data that the localization correlates with it, their noise
+    divided by that correlation ``rho`` (Hunt et al. 2007, doi 10.1016/j.physd.2006.11.008)::
+
+        P = ((M - 1) I + Y^T (rho o Sigma^-1) Y)^-1,    w = P Y^T (rho o Sigma^-1) (y - A(x))
+        x_i <- x + X (w + ((M - 1) P)^(1/2)_i)
+
+    with the mean ``x`` of the members and of their predictions, and the deviations ``X``, ``Y``.
+
+    Assumptions: members that are nearly Gaussian, and noise that is independent between data.
+    Operators that are not linear are replaced by the regression over the members. Nothing is drawn.
+
+    Cost: one call of the operator per member and, for each point, an eigendecomposition of a matrix
+    of as many rows as members.
+
+    Args:
+        localization: Correlation by distance; None for none, where all points have the same
+            weights.
+        inflation: Factor on the deviations of the members from their mean, before the analysis.
+        relaxation: Share of the spread before the analysis to which that after it is relaxed.
+
+    Raises:
+        InputError: An inflation that is not positive, or a share outside ``[0, 1]``.
+    """
+
+    def __call__(self, members: Tensor, data: Likelihood, noise: StepNoise) -> Tensor:
+        """The members after the data, ``(M, *domain)``."""
+        x = self._inflated(members)
+        predicted, mean = _predicted(x, data), x.mean(0)
+        deviations = (x - mean).flatten(1)
+        innovation = predicted.residuals.mean(0)
+        if self.localization is None:
+            roots = torch.ones(1, len(innovation)).to(x)
+        else:
+            rho = _correlations(self.localization, data.operator.domain).to(x)
+            roots = rho[:, _places(data, mean[None])].sqrt()
+        moved = torch.empty_like(deviations)
+        points = torch.arange(deviations.shape[1], device=x.device)
+        for part in points.split(_POINTS_AT_ONCE):
+            own = roots if self.localization is None else roots[part]
+            weights = _transform(own[:, None] * predicted.deviations, own * innovation)
+            weights = weights.expand(len(part), -1, -1)
+            moved[:, part] = torch.einsum("mp,pmk->kp", deviations[:, part], weights)
+        return self._relaxed(mean + moved.reshape(x.shape), members)
+
+
+@dataclass(frozen=True)
+class IEnKF(_Ensemble):
+    r"""The iterative ensemble Kalman filter: data are explained by states of the cycle before.
+
+    The members ``x_i`` of the last analysis and the model ``F`` to the time of the data make the
+    prior ``N(m, C)``, localized and inflated, and the operator ``A o F``. Gauss-Newton steps find
+    the mode ``x*`` (`invdiff.Laplace`); with the Jacobian ``J`` there the members move by ::
+
+        x_i <- x_i + C J^T (J C J^T + Sigma)^-1 (y + n_i - A(F(x*)) - J (x_i - x*))
+
+    and go on to the time of the data (Sakov, Oliver & Bertino 2012, doi 10.1175/MWR-D-11-00176.1;
+    here with perturbed observations). Neither model nor operator is replaced by a regression over
+    the members, and what the data say of the last state is used.
+
+    Assumptions: a differentiable model and operator, a model without error, Gaussian members.
+
+    Cost: per Gauss-Newton step as many reverse passes of model and operator as there are data, for
+    one state; then one more forecast of the members.
+
+    Args:
+        localization: Correlation by distance; None for none.
+        inflation: Factor on the deviations of the members from their mean, before the analysis.
+        relaxation: Share of the spread before the analysis to which that after it is relaxed.
+        iterations: Largest number of Gauss-Newton steps.
+
+    Raises:
+        InputError: An inflation that is not positive, or a share outside ``[0, 1]``.
+    """
+
+    iterations: int = 4
+    starts_before: ClassVar[bool] = True
+
+    def __call__(self, members: Tensor, data: Likelihood, noise: StepNoise) -> Tensor:
+        """The members of the cycle before, after the data, ``(M, *domain)``."""
+        x = self._inflated(members)
+        mean = x.mean(0, keepdim=True)
+        deviations = (x - mean).flatten(1)
+        covariance = deviations.mT @ deviations / (len(x) - 1)
+        if self.localization is not None:
+            covariance = covariance * _correlations(self.localization, data.operator.domain).to(x)
+        laplace = Laplace(iterations=self.iterations, scale=None)
+        (model,) = laplace.around_mode(mean, DenseCovariance.of(covariance), [data]).models
+        matrix = model.matrix().reshape(-1, x[0].numel())
+        e = _perturbations(data, noise, like=x)
+        residuals = model.measured(model.residual(mean)) - deviations @ matrix.mT + e
+        gain = covariance @ matrix.mT
+        eye = torch.eye(len(matrix), dtype=x.dtype, device=x.device)
+        weights = torch.linalg.solve(matrix @ gain + eye, residuals.mT)
+        return self._relaxed(x + (gain @ weights).mT.reshape(x.shape), members)
+
+
+def _perturbations(data: Likelihood, noise: StepNoise, *, like: Tensor) -> Tensor:
+    """Standard normal noise of the measured data, ``(M, m)``, of zero mean over the members."""
+    e = measured_values(noise(data.operator.range, Stream.DATA).to(like), data.operator)
+    return (e - e.mean(0)) * (len(e) / (len(e) - 1)) ** 0.5
+
+
+def _transform(y: Tensor, innovation: Tensor) -> Tensor:
+    """Weights ``w + ((M - 1) P)^(1/2)``, ``(points, M, M)``, of the deviations of the members.
+
+    Args:
+        y: Whitened deviations of the predictions, ``(points, M, data)``.
+        innovation: Whitened difference of data and mean prediction, ``(points, data)``.
+    """
+    scale = y.shape[1] - 1
+    values, vectors = torch.linalg.eigh(y @ y.mT)
+    values = values.clamp_min(0) + scale
+    pulled = (y @ innovation[..., None])[..., 0]
+    mean = (vectors @ ((vectors.mT @ pulled[..., None]) / values[..., None]))[..., 0]
+    root = vectors @ ((scale / values).sqrt()[..., None] * vectors.mT)
+    return root + mean[..., None]
+
+
+class _Predicted(NamedTuple):
+    """Whitened measured predictions of the members."""
+
+    deviations: Tensor
+    """From their mean, ``(M, m)``."""
+    residuals: Tensor
+    """Of the data, ``(M, m)``."""
+
+
+def _predicted(x: Tensor, data: Likelihood) -> _Predicted:
+    z = data.operator(x)
+    mean = z.mean(0, keepdim=True)
+    local = data.local(mean)
+    deviations = measured_values(local.whiten(z - mean), data.operator)
+    residual = measured_values(local.residual, data.operator)
+    return _Predicted(deviations, residual - deviations)
+
+
+def _places(data: Likelihood, x: Tensor) -> Tensor:
+    """Points of the grid on which the measured data depend most, ``(m,)``."""
+    if not (data.is_linear or data.is_differentiable):
+        raise UnsupportedError(
+            "localization needs to know where the data stand",
+            got=f"{data.operator!r}, which is neither linear nor differentiable",
+            expected="such an operator, or localization=None",
+        )
+    matrix = linear_model(data, x).matrix()
+    return matrix.reshape(-1, matrix.shape[-1]).abs().argmax(-1)
+
+
+def _correlations(localization: GaspariCohn, grid: Grid) -> Tensor:
+    return localization.matrix(grid)
