@@ -1,4 +1,4 @@
-"""The protocols of operators, priors, terms and samplers; classes need not inherit from them."""
+"""The protocols of operators, priors, models, terms, samplers; classes need not inherit them."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ __all__ = [
     "Prior",
     "Problem",
     "Sampler",
+    "StepModel",
     "Term",
     "WaveOperator",
 ]
@@ -273,6 +274,39 @@ class Sampler(Protocol):
 
     def step(self, model: Any, noise: NoiseField, state: Any) -> Any:
         """The state after one more step; a pure function of its arguments."""
+        ...
+
+
+@runtime_checkable
+class StepModel(Protocol):
+    """A model of a flow that takes a state one time step ahead: ``x_(k+1) = M(x_k)``.
+
+    Written in torch, so that it can be differentiated, for a batch of states that do not depend on
+    each other. ``dt`` is in the unit of time of the model's equations. Optional are:
+
+    ======================  ===================================  ===================================
+    member                  meaning                              where it is missing
+    ======================  ===================================  ===================================
+    ``at(n)``               the model of the step after ``n``    the equations do not depend on time
+                            steps, for those that depend on time
+    ``is_differentiable``   torch can differentiate the step     True
+    ``to(device)``          a copy on another device             the model stays where it is
+    ``settings``            property: what identifies a run      its attributes
+    ======================  ===================================  ===================================
+    """
+
+    @property
+    def grid(self) -> Grid:
+        """Grid of the states, with their units."""
+        ...
+
+    @property
+    def dt(self) -> float:
+        """Time step, positive."""
+        ...
+
+    def step(self, state: Tensor) -> Tensor:
+        """States ``(batch, *grid.shape)`` one time step later, of states of the same shape."""
         ...
 
 

@@ -11,6 +11,7 @@ from .linear import Fourier as Fourier
 from .linear import Identity as Identity
 from .linear import Mask as Mask
 from .linear import Matrix as Matrix
+from .linear import Select as Select
 from .nonlinear import BlackBox as BlackBox
 from .nonlinear import Lognormal as Lognormal
 from .nonlinear import Magnitude as Magnitude

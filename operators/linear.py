@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from invdiff.arguments import as_number
-from invdiff.errors import DTypeError, ShapeError
+from invdiff.errors import DTypeError, InputError, ShapeError
 from invdiff.grid import Grid
 from invdiff.operators.base import Linear
-from invdiff.operators.inputs import as_mask, as_tensor, as_values, check_grid
+from invdiff.operators.inputs import as_mask, as_tensor, as_values, check_grid, describe
 
-__all__ = ["Convolution", "Fourier", "Identity", "Mask", "Matrix", "centred_fft", "centred_ifft"]
+__all__ = [
+    "Convolution",
+    "Fourier",
+    "Identity",
+    "Mask",
+    "Matrix",
+    "Select",
+    "centred_fft",
+    "centred_ifft",
+]
 
 
 class Identity(Linear):
@@ -150,6 +161,84 @@ class Mask(Linear):
 
     def __repr__(self) -> str:
         return f"Mask({self.n_data} of {self.domain.size} kept)"
+
+
+class Select(Linear):
+    """``y = x`` at some places of one dim: channels, variables, levels, sites.
+
+    Unlike those of a `Mask` its data are only what is seen, in the order asked for:
+    ``A A^H = I``. A product costs a copy.
+
+    Args:
+        domain: grid of the fields.
+        dim: name of the dim to choose from.
+        values: coordinates of the dim, or positions along it where the grid has no coordinate for
+            it; each at most once.
+
+    Raises:
+        InputError: a dim or value that the domain does not have, repeated values, none, or anything
+            but a `Grid`.
+
+    Examples:
+        >>> import numpy as np
+        >>> import torch
+        >>> from invdiff import Grid
+        >>> from invdiff.operators import Select
+        >>> names = {"variable": np.array(["u", "v", "height"])}
+        >>> grid = Grid(("variable", "x"), (3, 2), coords=names)
+        >>> operator = Select(grid, "variable", ["height", "u"])
+        >>> operator(torch.tensor([[[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]]))
+        tensor([[[5., 6.],
+                 [1., 2.]]])
+    """
+
+    def __init__(self, domain: Grid, dim: str, values: Iterable[object]) -> None:
+        check_grid(domain, type(self))
+        if dim not in domain.dims:
+            raise InputError("no such dim to select from", got=repr(dim), expected=domain.dims)
+        self.axis = domain.dims.index(dim)
+        coordinate = domain.coords.get(dim, np.arange(domain.shape[self.axis]))
+        indices = _indices(np.asarray(coordinate), dim, values)
+        shape = (*domain.shape[: self.axis], len(indices), *domain.shape[self.axis + 1 :])
+        coords = dict(domain.coords)
+        if dim in coords:
+            coords[dim] = np.asarray(coordinate)[indices]
+        super().__init__(domain, Grid(domain.dims, shape, domain.dtype, coords, domain.units))
+        self.indices = torch.tensor(indices)
+
+    def _forward(self, x: Tensor) -> Tensor:
+        return x.index_select(self.axis + 1, self.indices)
+
+    def _adjoint(self, y: Tensor) -> Tensor:
+        x = y.new_zeros(len(y), *self.domain.shape)
+        return x.index_copy(self.axis + 1, self.indices, y)
+
+
+def _indices(coordinate: np.ndarray, dim: str, values: Iterable[object]) -> list[int]:
+    """Positions of values along a coordinate, each found once and asked for once."""
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise InputError(
+            f"the values to select along {dim!r} are not a list",
+            got=describe(values),
+            expected=f"a list, such as [{describe(values)}]",
+        )
+    indices: list[int] = []
+    for value in values:
+        found = np.flatnonzero(coordinate == value)
+        if len(found) != 1:
+            raise InputError(
+                f"the coordinate {dim!r} does not have this value",
+                got=repr(value),
+                expected=f"one of {np.array2string(coordinate, threshold=10, separator=', ')}",
+            )
+        indices.append(int(found[0]))
+    if not indices or len(set(indices)) < len(indices):
+        raise InputError(
+            f"nothing or something twice is selected along {dim!r}",
+            got=f"positions {indices}",
+            expected="one or more different ones",
+        )
+    return indices
 
 
 class Matrix(Linear):

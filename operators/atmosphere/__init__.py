@@ -1,0 +1,8 @@
+"""Atmosphere: step models of flows, rollouts as operators, and what instruments see of them."""
+
+from invdiff.dynamics import trajectory
+from invdiff.operators.atmosphere.lorenz import Lorenz63, Lorenz96
+from invdiff.operators.atmosphere.rollout import Rollout
+from invdiff.operators.atmosphere.sphere import SphericalHarmonics
+
+__all__ = ["Lorenz63", "Lorenz96", "Rollout", "SphericalHarmonics", "trajectory"]

@@ -1,0 +1,77 @@
+"""Step models and smooth states for tests of dynamics, and how orders are measured. No tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from invdiff.dynamics import trajectory
+from invdiff.operators.atmosphere import Lorenz63, Lorenz96, SphericalHarmonics
+from invdiff.protocols import StepModel
+
+DOUBLE = torch.float64
+
+
+@dataclass(frozen=True)
+class Flow:
+    """A step model in double precision, states that suit it, and what its laws are tried on."""
+
+    model: StepModel
+    states: Callable[[int], Tensor]
+    """Initial states ``(n, *grid.shape)`` of a number of members."""
+    unstable_dt: float
+    duration: float = 0.0
+    """Of the runs that measure the order; by default of 16 steps."""
+    order: float = 4.0
+    n_doublings: int = 3
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+
+
+def band_limited(
+    harmonics: SphericalHarmonics, n: int, *, dtype: torch.dtype, seed: int = 0
+) -> Tensor:
+    """Standard normal coefficients of ``n`` real fields, complex ``(n, T + 1, T + 1)``."""
+    size = harmonics.degree + 1
+    parts = np.random.default_rng(seed).standard_normal((2, n, size, size))
+    a = np.tril(parts[0] + 1j * parts[1])
+    a[..., 0] = a[..., 0].real
+    return torch.from_numpy(a).to(dtype.to_complex())
+
+
+FLOWS = {
+    "lorenz63": Flow(
+        Lorenz63(0.02, dtype=DOUBLE),
+        lambda n: torch.tensor([0.0, 0.0, 25.0], dtype=DOUBLE) + 5 * normal(n, 3),
+        unstable_dt=0.1,
+    ),
+    "lorenz96": Flow(
+        Lorenz96(12, 0.02, dtype=DOUBLE), lambda n: 2 + 3 * normal(n, 12), unstable_dt=0.1
+    ),
+}
+
+
+def after(model: StepModel, state: Tensor, n_steps: int) -> Tensor:
+    """The state after a number of steps."""
+    *_, last = trajectory(model, state, n_steps, every=n_steps)
+    return last
+
+
+def order_in_dt(flow: Flow) -> float:
+    """Slope of the error's logarithm in that of the time step, against the finest run."""
+    n_steps = 16
+    results = []
+    for halvings in range(flow.n_doublings + 2):
+        model = replace(flow.model, dt=flow.model.dt / 2**halvings)
+        results.append(after(model, flow.states(2), n_steps * 2**halvings))
+    errors = [float((result - results[-1]).norm()) for result in results[:-1]]
+    # The finest run has an error too: by the order p, that of the coarser ones counts 1 - 2^-pk.
+    steps = np.arange(len(errors), 0, -1)
+    errors = [e / (1 - 2.0 ** (-flow.order * k)) for e, k in zip(errors, steps, strict=True)]
+    return float(np.polyfit(np.arange(len(errors)), -np.log2(errors), 1)[0])
