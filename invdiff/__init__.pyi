@@ -26,4 +26,5 @@ from .samplers import SplitGibbs as SplitGibbs
 from .samplers import TwistedSMC as TwistedSMC
 from .samplers import iterate as iterate
 from .samplers import sample as sample
+from .verbs import assimilate as assimilate
 from .verbs import reconstruct as reconstruct

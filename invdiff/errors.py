@@ -21,6 +21,7 @@ __all__ = [
     "DataFitWarning",
     "DataWarning",
     "DivergedError",
+    "DivergedMembersWarning",
     "InputError",
     "InvdiffError",
     "MissingDependencyError",
@@ -106,6 +107,10 @@ class CalibrationWarning(UserWarning):
 
 class DataWarning(UserWarning):
     """Data that were left out or look wrong, such as dead traces, dead coils or zero padding."""
+
+
+class DivergedMembersWarning(UserWarning):
+    """Members of an ensemble that diverged and were left out, while the others went on."""
 
 
 class DataFitWarning(UserWarning):

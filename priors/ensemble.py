@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from invdiff.arguments import as_number
 from invdiff.covariance import GaspariCohn
-from invdiff.errors import InputError, ShapeError
+from invdiff.errors import InputError
 from invdiff.grid import Grid
 from invdiff.priors.checks import as_tensor
 from invdiff.priors.gaussian import GaussianPrior
@@ -53,8 +50,9 @@ class EnsemblePrior(GaussianPrior):
         >>> from invdiff.priors import EnsemblePrior
         >>> members = torch.tensor([[1.0, 1.0, 1.0], [-1.0, -1.0, -1.0]])
         >>> prior = EnsemblePrior(Grid(("x",), (3,)), members, localization=GaspariCohn(1.0))
-        >>> prior.covariance(torch.zeros(1, 3), prior.schedule.t_max)(torch.eye(3))[0].round(decimals=2)
-        tensor([2.0000, 0.4200, 0.0000])
+        >>> x_t, t = torch.zeros(1, 3), torch.tensor(1e4)  # noise that hides the field
+        >>> prior.covariance(x_t, t)(torch.eye(3)[:1]).round(decimals=2)
+        tensor([[2.0000, 0.4200, 0.0000]])
     """
 
     def __init__(

@@ -10,15 +10,24 @@ from torch import Tensor
 
 from invdiff.arguments import as_number, as_share
 from invdiff.conditioning.adaptive import linear_model
-from invdiff.conditioning.laplace import Laplace
-from invdiff.covariance import DenseCovariance, GaspariCohn
+from invdiff.covariance import GaspariCohn
 from invdiff.errors import UnsupportedError
 from invdiff.grid import Grid
 from invdiff.likelihood import Likelihood
 from invdiff.likelihood.base import measured_values
 from invdiff.noise import StepNoise, Stream
 
-__all__ = ["Analysis", "EnKF", "IEnKF", "LETKF"]
+__all__ = [
+    "LETKF",
+    "Analysis",
+    "EnKF",
+    "EnsembleAnalysis",
+    "Predictions",
+    "correlations",
+    "perturbations",
+    "places",
+    "predictions",
+]
 
 _POINTS_AT_ONCE = 4096  # of a local analysis, whose matrices are in memory together
 
@@ -43,7 +52,7 @@ class Analysis(Protocol):
 
 
 @dataclass(frozen=True)
-class _Ensemble:
+class EnsembleAnalysis:
     """Settings that every analysis by an ensemble has.
 
     Args:
@@ -67,11 +76,13 @@ class _Ensemble:
         as_number("inflation", self.inflation)
         as_share("relaxation", self.relaxation)
 
-    def _inflated(self, members: Tensor) -> Tensor:
+    def inflated(self, members: Tensor) -> Tensor:
+        """Members ``(M, *domain)`` with their deviations times ``inflation``."""
         mean = members.mean(0)
         return mean + self.inflation * (members - mean)
 
-    def _relaxed(self, after: Tensor, before: Tensor) -> Tensor:
+    def relaxed(self, after: Tensor, before: Tensor) -> Tensor:
+        """Members after the data with some of the spread of those before, ``(M, *domain)``."""
         if self.relaxation == 0:
             return after
         mean, std = after.mean(0), after.std(0)
@@ -80,7 +91,7 @@ class _Ensemble:
 
 
 @dataclass(frozen=True)
-class EnKF(_Ensemble):
+class EnKF(EnsembleAnalysis):
     r"""The ensemble Kalman filter with perturbed observations.
 
     With the deviations ``X`` of the members and ``Y`` of their predictions ``A(x_i)``, and the
@@ -125,24 +136,24 @@ class EnKF(_Ensemble):
 
     def __call__(self, members: Tensor, data: Likelihood, noise: StepNoise) -> Tensor:
         """The members after the data, ``(M, *domain)``."""
-        x = self._inflated(members)
-        predicted = _predicted(x, data)
-        e = _perturbations(data, noise, like=x)
+        x = self.inflated(members)
+        predicted = predictions(x, data)
+        e = perturbations(data, noise, like=x)
         deviations, scale = (x - x.mean(0)).flatten(1), len(x) - 1
         cross = deviations.mT @ predicted.deviations / scale
         own = predicted.deviations.mT @ predicted.deviations / scale
         if self.localization is not None:
-            rho = _correlations(self.localization, data.operator.domain).to(x)
-            at = _places(data, x.mean(0, keepdim=True))
+            rho = correlations(self.localization, data.operator.domain, like=x)
+            at = places(data, x.mean(0, keepdim=True))
             cross, own = cross * rho[:, at], own * rho[at][:, at]
         eye = torch.eye(len(own), dtype=own.dtype, device=own.device)
         weights = torch.linalg.solve(own + eye, (predicted.residuals + e).mT)
         moved = x + (cross @ weights).mT.reshape(x.shape)
-        return self._relaxed(moved, members)
+        return self.relaxed(moved, members)
 
 
 @dataclass(frozen=True)
-class LETKF(_Ensemble):
+class LETKF(EnsembleAnalysis):
     r"""The local ensemble transform Kalman filter.
 
     At each point of the grid, with the data that the localization correlates with it, their noise
@@ -171,15 +182,15 @@ class LETKF(_Ensemble):
 
     def __call__(self, members: Tensor, data: Likelihood, noise: StepNoise) -> Tensor:
         """The members after the data, ``(M, *domain)``."""
-        x = self._inflated(members)
-        predicted, mean = _predicted(x, data), x.mean(0)
+        x = self.inflated(members)
+        predicted, mean = predictions(x, data), x.mean(0)
         deviations = (x - mean).flatten(1)
         innovation = predicted.residuals.mean(0)
         if self.localization is None:
             roots = torch.ones(1, len(innovation)).to(x)
         else:
-            rho = _correlations(self.localization, data.operator.domain).to(x)
-            roots = rho[:, _places(data, mean[None])].sqrt()
+            rho = correlations(self.localization, data.operator.domain, like=x)
+            roots = rho[:, places(data, mean[None])].sqrt()
         moved = torch.empty_like(deviations)
         points = torch.arange(deviations.shape[1], device=x.device)
         for part in points.split(_POINTS_AT_ONCE):
@@ -187,64 +198,7 @@ class LETKF(_Ensemble):
             weights = _transform(own[:, None] * predicted.deviations, own * innovation)
             weights = weights.expand(len(part), -1, -1)
             moved[:, part] = torch.einsum("mp,pmk->kp", deviations[:, part], weights)
-        return self._relaxed(mean + moved.reshape(x.shape), members)
-
-
-@dataclass(frozen=True)
-class IEnKF(_Ensemble):
-    r"""The iterative ensemble Kalman filter: data are explained by states of the cycle before.
-
-    The members ``x_i`` of the last analysis and the model ``F`` to the time of the data make the
-    prior ``N(m, C)``, localized and inflated, and the operator ``A o F``. Gauss-Newton steps find
-    the mode ``x*`` (`invdiff.Laplace`); with the Jacobian ``J`` there the members move by ::
-
-        x_i <- x_i + C J^T (J C J^T + Sigma)^-1 (y + n_i - A(F(x*)) - J (x_i - x*))
-
-    and go on to the time of the data (Sakov, Oliver & Bertino 2012, doi 10.1175/MWR-D-11-00176.1;
-    here with perturbed observations). Neither model nor operator is replaced by a regression over
-    the members, and what the data say of the last state is used.
-
-    Assumptions: a differentiable model and operator, a model without error, Gaussian members.
-
-    Cost: per Gauss-Newton step as many reverse passes of model and operator as there are data, for
-    one state; then one more forecast of the members.
-
-    Args:
-        localization: Correlation by distance; None for none.
-        inflation: Factor on the deviations of the members from their mean, before the analysis.
-        relaxation: Share of the spread before the analysis to which that after it is relaxed.
-        iterations: Largest number of Gauss-Newton steps.
-
-    Raises:
-        InputError: An inflation that is not positive, or a share outside ``[0, 1]``.
-    """
-
-    iterations: int = 4
-    starts_before: ClassVar[bool] = True
-
-    def __call__(self, members: Tensor, data: Likelihood, noise: StepNoise) -> Tensor:
-        """The members of the cycle before, after the data, ``(M, *domain)``."""
-        x = self._inflated(members)
-        mean = x.mean(0, keepdim=True)
-        deviations = (x - mean).flatten(1)
-        covariance = deviations.mT @ deviations / (len(x) - 1)
-        if self.localization is not None:
-            covariance = covariance * _correlations(self.localization, data.operator.domain).to(x)
-        laplace = Laplace(iterations=self.iterations, scale=None)
-        (model,) = laplace.around_mode(mean, DenseCovariance.of(covariance), [data]).models
-        matrix = model.matrix().reshape(-1, x[0].numel())
-        e = _perturbations(data, noise, like=x)
-        residuals = model.measured(model.residual(mean)) - deviations @ matrix.mT + e
-        gain = covariance @ matrix.mT
-        eye = torch.eye(len(matrix), dtype=x.dtype, device=x.device)
-        weights = torch.linalg.solve(matrix @ gain + eye, residuals.mT)
-        return self._relaxed(x + (gain @ weights).mT.reshape(x.shape), members)
-
-
-def _perturbations(data: Likelihood, noise: StepNoise, *, like: Tensor) -> Tensor:
-    """Standard normal noise of the measured data, ``(M, m)``, of zero mean over the members."""
-    e = measured_values(noise(data.operator.range, Stream.DATA).to(like), data.operator)
-    return (e - e.mean(0)) * (len(e) / (len(e) - 1)) ** 0.5
+        return self.relaxed(mean + moved.reshape(x.shape), members)
 
 
 def _transform(y: Tensor, innovation: Tensor) -> Tensor:
@@ -263,8 +217,8 @@ def _transform(y: Tensor, innovation: Tensor) -> Tensor:
     return root + mean[..., None]
 
 
-class _Predicted(NamedTuple):
-    """Whitened measured predictions of the members."""
+class Predictions(NamedTuple):
+    """Whitened predictions of the measured data by the members."""
 
     deviations: Tensor
     """From their mean, ``(M, m)``."""
@@ -272,16 +226,17 @@ class _Predicted(NamedTuple):
     """Of the data, ``(M, m)``."""
 
 
-def _predicted(x: Tensor, data: Likelihood) -> _Predicted:
+def predictions(x: Tensor, data: Likelihood) -> Predictions:
+    """Predictions of members ``(M, *domain)``, whitened for their mean prediction."""
     z = data.operator(x)
     mean = z.mean(0, keepdim=True)
     local = data.local(mean)
     deviations = measured_values(local.whiten(z - mean), data.operator)
     residual = measured_values(local.residual, data.operator)
-    return _Predicted(deviations, residual - deviations)
+    return Predictions(deviations, residual - deviations)
 
 
-def _places(data: Likelihood, x: Tensor) -> Tensor:
+def places(data: Likelihood, x: Tensor) -> Tensor:
     """Points of the grid on which the measured data depend most, ``(m,)``."""
     if not (data.is_linear or data.is_differentiable):
         raise UnsupportedError(
@@ -293,5 +248,12 @@ def _places(data: Likelihood, x: Tensor) -> Tensor:
     return matrix.reshape(-1, matrix.shape[-1]).abs().argmax(-1)
 
 
-def _correlations(localization: GaspariCohn, grid: Grid) -> Tensor:
-    return localization.matrix(grid)
+def correlations(localization: GaspariCohn, grid: Grid, *, like: Tensor) -> Tensor:
+    """Correlations ``(n, n)`` between the points of a grid, as ``like``."""
+    return localization.matrix(grid).to(like)
+
+
+def perturbations(data: Likelihood, noise: StepNoise, *, like: Tensor) -> Tensor:
+    """Standard normal noise of the measured data, ``(M, m)``, of zero mean over the members."""
+    e = measured_values(noise(data.operator.range, Stream.DATA).to(like), data.operator)
+    return (e - e.mean(0)) * (len(e) / (len(e) - 1)) ** 0.5

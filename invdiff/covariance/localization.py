@@ -95,7 +95,9 @@ def distances(grid: Grid, periods: Mapping[str, float]) -> Tensor:
         for dim, values in grid.coords.items()
         if np.issubdtype(np.asarray(values).dtype, np.number)
     }
-    points = points or {d: np.arange(n, dtype=float) for d, n in zip(grid.dims, grid.shape, strict=True)}
+    points = points or {
+        d: np.arange(n, dtype=float) for d, n in zip(grid.dims, grid.shape, strict=True)
+    }
     axes = [grid.dims.index(dim) for dim in points]
     mesh = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
     place = {

@@ -1,8 +1,9 @@
-"""The verb `reconstruct`: labelled data in, a labelled posterior ensemble out.
+"""The verbs: labelled data in, a labelled ensemble out.
 
-Its sister for full waveform inversion is `invdiff.fwi.invert`; both stand at the root.
+Their sister for full waveform inversion is `invdiff.fwi.invert`; all stand at the root.
 """
 
+from invdiff.verbs.assimilation import assimilate
 from invdiff.verbs.reconstruction import reconstruct
 
-__all__ = ["reconstruct"]
+__all__ = ["assimilate", "reconstruct"]
