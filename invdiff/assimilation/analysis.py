@@ -213,8 +213,9 @@ def _transform(y: Tensor, innovation: Tensor) -> Tensor:
     values = values.clamp_min(0) + scale
     pulled = (y @ innovation[..., None])[..., 0]
     mean = (vectors @ ((vectors.mT @ pulled[..., None]) / values[..., None]))[..., 0]
-    root = vectors @ ((scale / values).sqrt()[..., None] * vectors.mT)
-    return root + mean[..., None]
+    root: Tensor = vectors @ ((scale / values).sqrt()[..., None] * vectors.mT)
+    total: Tensor = root + mean[..., None]
+    return total
 
 
 class Predictions(NamedTuple):
@@ -256,4 +257,5 @@ def correlations(localization: GaspariCohn, grid: Grid, *, like: Tensor) -> Tens
 def perturbations(data: Likelihood, noise: StepNoise, *, like: Tensor) -> Tensor:
     """Standard normal noise of the measured data, ``(M, m)``, of zero mean over the members."""
     e = measured_values(noise(data.operator.range, Stream.DATA).to(like), data.operator)
-    return (e - e.mean(0)) * (len(e) / (len(e) - 1)) ** 0.5
+    unbiased: float = (len(e) / (len(e) - 1)) ** 0.5
+    return (e - e.mean(0)) * unbiased

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -107,8 +108,8 @@ def assimilate(
     seed = as_integer("seed", seed, least=0)
     members, numbers = given_members(initial, model.grid)
     data, times = _given_data(y, observed, model, initial)
-    noise = noise_model(noise_std, y, observed.range) if likelihood is None else None
-    made = likelihood or (lambda own, operator: Gaussian(own, operator, noise))
+    if likelihood is None:
+        likelihood = partial(Gaussian, noise=noise_model(noise_std, y, observed.range))
     analysis = analysis or IEnKF()
     steps = steps_between(times, model)
     run = cycles(
@@ -117,7 +118,7 @@ def assimilate(
         model,
         observed,
         analysis=analysis,
-        likelihood=made,
+        likelihood=likelihood,
         seed=seed,
     )
     done = list(tqdm(run, total=len(steps), disable=not progress, desc="cycles"))
@@ -127,7 +128,7 @@ def assimilate(
         "analysis": analysis,
         "model": model,
         "operator": observed,
-        "noise_std": noise if likelihood is None else "that of the likelihood",
+        "likelihood": likelihood,
         "innovation": _verdict(done),
     }
     return _dataset(done, numbers, model.grid, time=y["time"], name=name).assign_attrs(
@@ -201,7 +202,10 @@ def _dataset(
     analyses = torch.full(shape, torch.nan, dtype=grid.dtype)
     for k, cycle in enumerate(done):
         analyses[list(cycle.numbers), k] = cycle.analysis.cpu()
-    leading = {"realization": numbers, "time": time.values}
+    leading: Mapping[str, Sequence[int] | np.ndarray] = {
+        "realization": numbers,
+        "time": time.values,
+    }
 
     def over_time(part: str, statistic: Callable[[Tensor], Tensor], label: str) -> xr.DataArray:
         values = torch.stack([statistic(getattr(cycle, part)).cpu() for cycle in done])

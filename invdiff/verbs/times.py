@@ -36,8 +36,8 @@ def in_model_units(times: xr.DataArray, reference: object) -> NDArray[np.float64
     if since.dtype.kind == "m":
         return np.asarray(since / np.timedelta64(1, "s"), np.float64)
     if since.dtype == object:  # cftime
-        return np.array([gap.total_seconds() for gap in since.ravel()]).reshape(since.shape)
-    return since.astype(np.float64)
+        return np.array([gap.total_seconds() for gap in since.ravel()], np.float64)
+    return np.asarray(since, np.float64)
 
 
 def steps_between(times: NDArray[np.float64], model: StepModel) -> list[int]:

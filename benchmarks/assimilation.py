@@ -1,0 +1,159 @@
+"""Ensemble filters on the ring of Lorenz (1996): 40 sites, F = 8, data every 0.05, 2000 cycles.
+
+Cases: ``lorenz96`` all sites with errors of standard deviation 1; ``lorenz96 half`` every second
+site; ``lorenz96 arctan`` arctan(x) of all sites with errors of 0.3, which says little more than the
+sign of most values. Members begin at the truth plus N(0, 1); 100 cycles are left out.
+
+``rmse`` is the mean over cycles of the root mean square error of the mean, as DAPPER prints it;
+``spread_skill`` the root mean variance over the root mean square error, times (M + 1) / M under the
+root; ``innovation`` the mean of d^T (H B H^T + R)^-1 d / n, 1 is expected; ``coverage90`` of
+Student's intervals; ``diverged`` cycles with an error beyond the climatological spread, 3.6;
+``steps`` of the model a member and cycle, those of reverse passes counted as two each. Half-widths
+and inflation of every arm were chosen on 500 cycles of another seed, from those in ``TRIED``.
+Run: ``python -m benchmarks.assimilation [--quick] [--case NAME ...] [--tune]``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import xarray as xr
+from scipy.stats import t as student
+
+from benchmarks.table import kept, markdown, write_table
+from invdiff import assimilate
+from invdiff.assimilation import LETKF, Analysis, EnKF, IEnKF
+from invdiff.covariance import GaspariCohn
+from invdiff.operators import Identity, Pointwise, Select
+from invdiff.operators.atmosphere import Lorenz96
+
+SEED, TUNING_SEED, BURN_IN, CLIMATE = 2026, 900, 100, 3.6
+MODEL = Lorenz96(dtype=torch.float64)
+PERIODS = {"site": 40.0}
+TRIED = {"half_width": (4.0, 7.3, 11.0), "inflation": (1.01, 1.02, 1.04, 1.07)}
+Row = dict[str, object]
+
+
+class Case(NamedTuple):
+    """What is observed, and its errors."""
+
+    observed: object
+    noise_std: float
+
+
+CASES = {
+    "lorenz96": Case(Identity(MODEL.grid), 1.0),
+    "lorenz96 half": Case(Select(MODEL.grid, "site", range(0, 40, 2)), 1.0),
+    "lorenz96 arctan": Case(Pointwise(Identity(MODEL.grid), torch.atan), 0.3),
+}
+
+
+class Arm(NamedTuple):
+    """A kind of analysis and its number of members."""
+
+    kind: Callable[..., Analysis]
+    n_members: int
+
+
+ARMS = {
+    "invdiff IEnKF": Arm(IEnKF, 20),
+    "invdiff EnKF": Arm(EnKF, 20),
+    "invdiff LETKF": Arm(LETKF, 20),
+}
+# Chosen by --tune: half-width and inflation by case and arm.
+CHOSEN: dict[tuple[str, str], tuple[float, float]] = {}
+
+
+def twin(case: Case, n_cycles: int, seed: int) -> tuple[xr.DataArray, np.ndarray]:
+    """Observations of a true run, and the true states ``(time, site)``."""
+    rng = np.random.default_rng(seed)
+    truth = 8 + torch.from_numpy(rng.standard_normal((1, 40)))
+    for _ in range(400):
+        truth = MODEL.step(truth)
+    states, data = [truth[0].numpy()], []
+    for _ in range(n_cycles):
+        truth = MODEL.step(truth)
+        states.append(truth[0].numpy())
+        clean = case.observed(truth)[0].numpy()
+        data.append(clean + case.noise_std * rng.standard_normal(clean.shape))
+    coords = {"time": MODEL.dt * np.arange(1, n_cycles + 1), **case.observed.range.coords}
+    dims = ("time", *case.observed.range.dims)
+    y = xr.DataArray(data, coords, dims, attrs={"noise_std": case.noise_std})
+    return y, np.array(states)
+
+
+def run(name: str, method: str, analysis: Analysis, *, n_cycles: int, seed: int) -> Row:
+    """One row."""
+    case, n = CASES[name], ARMS[method].n_members
+    y, states = twin(case, n_cycles, seed)
+    rng = np.random.default_rng(seed + 1)
+    initial = xr.DataArray(
+        states[0] + rng.standard_normal((n, 40)), dims=("realization", "site"), name="x"
+    )
+    began = time.perf_counter()
+    found = assimilate(y, case.observed, MODEL, initial=initial, seed=seed, analysis=analysis)
+    seconds = time.perf_counter() - began
+    late = slice(BURN_IN, None)
+    error = found["mean"].values[late] - states[1:][late]
+    variance = found["std"].values[late] ** 2
+    by_cycle = np.sqrt((error**2).mean(1))
+    limit = student.ppf(0.95, n - 1) * np.sqrt(variance * (1 + 1 / n))
+    return {
+        "case": name,
+        "method": method,
+        "members": n,
+        "half_width": analysis.localization.half_width,
+        "inflation": analysis.inflation,
+        "rmse": float(by_cycle.mean()),
+        "spread_skill": float(np.sqrt((n + 1) / n * variance.mean() / (error**2).mean())),
+        "innovation": float(found["innovation"][late].mean()),
+        "coverage90": float((abs(error) <= limit).mean()),
+        "diverged": int((by_cycle > CLIMATE).sum()),
+        "seconds": seconds / n_cycles,
+    }
+
+
+def analysis(method: str, half_width: float, inflation: float) -> Analysis:
+    return ARMS[method].kind(GaspariCohn(half_width, PERIODS), inflation=inflation)
+
+
+def tuned(names: list[str]) -> Iterator[Row]:
+    """Rows of the settings that were tried, on a seed of their own."""
+    for name, method in itertools.product(names, ARMS):
+        for half_width, inflation in itertools.product(*TRIED.values()):
+            own = analysis(method, half_width, inflation)
+            yield run(name, method, own, n_cycles=500, seed=TUNING_SEED)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--case", nargs="*", default=list(CASES))
+    parser.add_argument("--quick", action="store_true", help="200 cycles; no table is written")
+    parser.add_argument("--tune", action="store_true", help="print what is tried; no table")
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    if arguments.tune:
+        for row in tuned(arguments.case):
+            print(json.dumps(row), flush=True)
+        return
+    rows = []
+    for name, method in itertools.product(arguments.case, ARMS):
+        own = analysis(method, *CHOSEN.get((name, method), (7.3, 1.02)))
+        rows.append(run(name, method, own, n_cycles=200 if arguments.quick else 2000, seed=SEED))
+        print(json.dumps(rows[-1]), flush=True)
+    if arguments.quick:
+        print(markdown(rows))
+        return
+    rows = [*kept("assimilation", rows), *rows]
+    write_table("assimilation", rows, command="python -m benchmarks.assimilation")
+
+
+if __name__ == "__main__":
+    main()
