@@ -68,18 +68,22 @@ def _check_real(operator: _Around) -> None:
 
 @dataclass(frozen=True)
 class Saturating(_Around):
-    """``y = level tanh(A x / level)``: a detector that saturates.
+    """``y = level s(A x / level)``: a detector that saturates, by default ``s = tanh``.
 
-    Linear for ``|A x| << level``; beyond a few levels the data say no more than the sign. Its
-    Jacobian is ``diag(1 - (y / level)^2) A``: a gradient costs one product with ``A^H``.
+    Linear for ``|A x| << level``; beyond a few levels the data say no more than the sign. Other
+    curves are ``torch.atan``, and ``torch.nn.functional.softsign``, ``x / (1 + |x|)``, which
+    saturate more slowly. The Jacobian is ``diag(s'(A x / level)) A``: a gradient costs one product
+    with ``A^H``.
 
     Args:
         linear: ``A``, real.
-        level: largest ``|y|``, in units of the data.
+        level: where the detector saturates, in units of the data.
+        curve: ``s``, pointwise, differentiable by torch, of slope 1 at zero.
 
     Raises:
         DTypeError: a complex operator.
-        InputError: a level that is not positive and finite, or no operator.
+        InputError: a level that is not positive and finite, a curve that cannot be called, or no
+            operator.
         UnsupportedError: an operator that is not linear by declaration.
 
     Examples:
@@ -89,19 +93,38 @@ class Saturating(_Around):
         >>> detector = Saturating(Identity(Grid(("x",), (3,))), level=2.0)
         >>> detector(torch.tensor([[0.02, 2.0, 200.0]]))
         tensor([[0.0200, 1.5232, 2.0000]])
+        >>> slow = Saturating(detector.linear, 2.0, torch.nn.functional.softsign)
+        >>> slow(torch.tensor([[0.02, 2.0, 200.0]]))
+        tensor([[0.0198, 1.0000, 1.9802]])
     """
 
     level: float
+    curve: Callable[[Tensor], Tensor] = torch.tanh
 
     def __post_init__(self) -> None:
         super().__post_init__()
         _check_real(self)
         object.__setattr__(self, "level", as_number("level", self.level))
+        if not callable(self.curve):
+            raise InputError(
+                "the curve of Saturating cannot be called",
+                got=describe(self.curve),
+                expected="a function such as torch.tanh or torch.atan",
+            )
 
     def __call__(self, x: Tensor) -> Tensor:
-        """``level tanh(A x / level)``: fields to data, ``(batch, *range.shape)``."""
+        """``level s(A x / level)``: fields to data, ``(batch, *range.shape)``."""
         self.domain.check(x, name="field")
-        return self.level * torch.tanh(self.linear(x) / self.level)
+        return self.level * self.curve(self.linear(x) / self.level)
+
+    def __repr__(self) -> str:
+        # A function's own repr holds its address.
+        curve = "" if self.curve is torch.tanh else f", curve={_name(self.curve)}"
+        return f"Saturating(linear={self.linear!r}, level={self.level!r}{curve})"
+
+
+def _name(function: Callable[[Tensor], Tensor]) -> str:
+    return getattr(function, "__name__", None) or repr(function)
 
 
 @dataclass(frozen=True)

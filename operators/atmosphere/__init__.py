@@ -1,8 +1,23 @@
 """Atmosphere: step models of flows, rollouts as operators, and what instruments see of them."""
 
 from invdiff.dynamics import trajectory
+from invdiff.operators.atmosphere.kolmogorov import KolmogorovFlow
 from invdiff.operators.atmosphere.lorenz import Lorenz63, Lorenz96
+from invdiff.operators.atmosphere.observations import AreaMean, Stations
+from invdiff.operators.atmosphere.quasigeostrophic import TwoLayerQG
 from invdiff.operators.atmosphere.rollout import Rollout
+from invdiff.operators.atmosphere.satellites import swath
 from invdiff.operators.atmosphere.sphere import SphericalHarmonics
 
-__all__ = ["Lorenz63", "Lorenz96", "Rollout", "SphericalHarmonics", "trajectory"]
+__all__ = [
+    "AreaMean",
+    "KolmogorovFlow",
+    "Lorenz63",
+    "Lorenz96",
+    "Rollout",
+    "SphericalHarmonics",
+    "Stations",
+    "TwoLayerQG",
+    "swath",
+    "trajectory",
+]

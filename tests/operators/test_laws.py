@@ -29,6 +29,7 @@ from invdiff.operators import (
     check_operator,
     checks,
 )
+from invdiff.operators.atmosphere import AreaMean, Stations
 from invdiff.operators.mri import CartesianMRI
 from invdiff.protocols import LinearOperator, Operator
 from invdiff.run_state import identity
@@ -74,6 +75,26 @@ def masked(g: Grid) -> Mask:
     return Mask(g, keep(*g.shape))
 
 
+def globe(g: Grid) -> Grid:
+    """The grid with latitudes from the north and longitudes around the globe as its last axes."""
+    n_lat, n_lon = g.shape[-2:]
+    coords = {"lat": np.linspace(80, -80, n_lat), "lon": np.arange(n_lon) * 360 / n_lon}
+    return Grid((*g.dims[:-2], "lat", "lon"), g.shape, g.dtype, coords)
+
+
+def stations(g: Grid) -> Stations:
+    """Five stations, in the grid's only latitude where it has but one, at its only longitude."""
+    n_lat, n_lon = g.shape[-2:]
+    lat = np.linspace(-75.0, 71, 5) if n_lat > 1 else np.full(5, 80.0)
+    lon = np.linspace(-170.0, 140, 5) if n_lon > 1 else np.zeros(5)
+    one = slice(0, 1) if n_lat == n_lon == 1 else slice(None)
+    return Stations(globe(g), lat[one], lon[one])
+
+
+def area_mean(g: Grid) -> AreaMean:
+    return AreaMean(globe(g), tuple(next(f for f in (3, 2, n) if n % f == 0) for n in g.shape[-2:]))
+
+
 blur, F, C, IMAGE = Convolution.gaussian, REAL, COMPLEX, (2, 3)
 LINEAR = {
     "identity": Case(Identity, F, is_circulant=True),
@@ -82,6 +103,9 @@ LINEAR = {
     "mask-float": Case(lambda g: Mask(g, keep(*g.shape).float()), C, is_circulant=None),
     "select": Case(lambda g: Select(g, g.dims[-1], range(0, g.shape[-1], 2)), F),
     "select-complex": Case(lambda g: Select(g, g.dims[0], [g.shape[0] - 1]), C),
+    "stations": Case(stations, F, IMAGE),
+    "stations-complex": Case(stations, C, IMAGE),
+    "area-mean": Case(area_mean, F, IMAGE),
     "matrix-real": Case(matrix, F),
     "matrix-complex": Case(matrix, C),
     "convolution-real": Case(filter_of, F, is_circulant=True),
@@ -120,6 +144,10 @@ NONLINEAR = {
     "saturating": Case(lambda g: Saturating(masked(g), 0.8), F),
     "saturating-lines": Case(lambda g: Saturating(LineIntegrals(g, [0.2, 1.0], 4), 2.0), F, (2, 2)),
     "saturating-own": Case(lambda g: Saturating(Thinned(g), 0.8), F),
+    "saturating-softsign": Case(
+        lambda g: Saturating(masked(g), 0.8, torch.nn.functional.softsign), F
+    ),
+    "saturating-arctan": Case(lambda g: Saturating(masked(g), 0.8, torch.atan), F),
     "lognormal": Case(lambda g: Lognormal(blur(g, 1.0), log_mean=-0.5, log_std=0.7), F),
     "magnitude": Case(lambda g: Magnitude(matrix(g)), C),
     "magnitude-mri": Case(lambda g: Magnitude(mri(g)), C, IMAGE),

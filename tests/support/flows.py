@@ -10,7 +10,13 @@ import torch
 from torch import Tensor
 
 from invdiff.dynamics import trajectory
-from invdiff.operators.atmosphere import Lorenz63, Lorenz96, SphericalHarmonics
+from invdiff.operators.atmosphere import (
+    KolmogorovFlow,
+    Lorenz63,
+    Lorenz96,
+    SphericalHarmonics,
+    TwoLayerQG,
+)
 from invdiff.protocols import StepModel
 
 DOUBLE = torch.float64
@@ -24,10 +30,7 @@ class Flow:
     states: Callable[[int], Tensor]
     """Initial states ``(n, *grid.shape)`` of a number of members."""
     unstable_dt: float
-    duration: float = 0.0
-    """Of the runs that measure the order; by default of 16 steps."""
     order: float = 4.0
-    n_doublings: int = 3
 
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
@@ -45,6 +48,16 @@ def band_limited(
     return torch.from_numpy(a).to(dtype.to_complex())
 
 
+def smooth(*shape: int, scale: float = 3.0, seed: int = 0) -> Tensor:
+    """Periodic fields of mean zero and variance about one, of a few waves: ``(..., n, n)``."""
+    n = shape[-1]
+    k_y, k_x = np.fft.fftfreq(n, 1 / n)[:, None], np.fft.rfftfreq(n, 1 / n)
+    k_squared = k_y**2 + k_x**2
+    envelope = torch.from_numpy(np.where(k_squared > 0, np.exp(-k_squared / scale**2), 0))
+    fields = torch.fft.irfft2(envelope * torch.fft.rfft2(normal(*shape, seed=seed)), s=(n, n))
+    return fields / fields.std()
+
+
 FLOWS = {
     "lorenz63": Flow(
         Lorenz63(0.02, dtype=DOUBLE),
@@ -53,6 +66,16 @@ FLOWS = {
     ),
     "lorenz96": Flow(
         Lorenz96(12, 0.02, dtype=DOUBLE), lambda n: 2 + 3 * normal(n, 12), unstable_dt=0.1
+    ),
+    "kolmogorov": Flow(
+        KolmogorovFlow(24, 0.04, viscosity=0.02, dtype=DOUBLE),
+        lambda n: 3 * smooth(n, 24, 24),
+        unstable_dt=0.2,
+    ),
+    "quasi-geostrophic": Flow(
+        TwoLayerQG(24, 2400.0, dtype=DOUBLE),
+        lambda n: 3e-5 * smooth(n, 2, 24, 24),
+        unstable_dt=8000.0,
     ),
 }
 
@@ -67,7 +90,7 @@ def order_in_dt(flow: Flow) -> float:
     """Slope of the error's logarithm in that of the time step, against the finest run."""
     n_steps = 16
     results = []
-    for halvings in range(flow.n_doublings + 2):
+    for halvings in range(4):
         model = replace(flow.model, dt=flow.model.dt / 2**halvings)
         results.append(after(model, flow.states(2), n_steps * 2**halvings))
     errors = [float((result - results[-1]).norm()) for result in results[:-1]]
