@@ -333,7 +333,8 @@ def _verdict(table: xr.Dataset) -> str:
         f"{100 * row['coverage']:.1f} % of the truth ({confidence} interval {interval}) and the "
         f"spread is {table['spread_skill']:.2f} times the error "
         f"({table['spread_skill_lower']:.2f} to {table['spread_skill_upper']:.2f}), "
-        f"{source(table)} (p = {table['p_bias']:.2g} for no bias, {table['p_width']:.2g} for the right width, "
+        f"{source(table)} (p = {table['p_bias']:.2g} for no bias, "
+        f"{table['p_width']:.2g} for the right width, "
         f"{table['p_shape']:.2g} for flat ranks)."
     )
 

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from invdiff.calibration.pairs import same_labels
 from invdiff.errors import NoiseLevelError, ShapeError
-from invdiff.verification.scored import Dims, kept, one_chunk, refuse_overlap, scored
+from invdiff.verification.scored import Dims, kept, moments, one_chunk, refuse_overlap, scored
 
 __all__ = [
     "degrees_of_freedom_for_signal",
@@ -193,9 +193,9 @@ def degrees_of_freedom_for_signal(
     given = scored(
         analysis, observations, dim=dim, n_members=2, by=by, where=where, is_complete=True
     )
-    variance = given.ensemble.var(dim, ddof=1)
+    _, _, variance = moments(given.ensemble, dim)
     share = variance / _noise(noise_std, observations) ** 2
-    total = share.where(given.truth.notnull(), 0).sum(given.over)
+    total = share.sum(given.over)  # NaN where nothing is observed adds nothing
     return total.rename("degrees_of_freedom_for_signal").assign_attrs(units="1")
 
 
@@ -280,8 +280,9 @@ def departures(
             is_complete=True,
         )
         m = ensemble.sizes[dim]
-        d = given.truth - given.ensemble.mean(dim)
-        expected = noise**2 + sign * (m + sign) / m * given.ensemble.var(dim, ddof=1)
+        _, centre, variance = moments(given.ensemble, dim)
+        d = given.truth - centre
+        expected = noise**2 + sign * (m + sign) / m * variance
         mean, square, expected = (given.mean(field) for field in (d, d**2, expected))
         found |= {
             f"{name}_mean": mean,
@@ -372,7 +373,7 @@ def desroziers(
         )
         for ensemble in (background, analysis)
     ]
-    d_b, d_a = (given.truth - given.ensemble.mean(dim) for given in pairs)
+    d_b, d_a = (given.truth - moments(given.ensemble, dim)[1] for given in pairs)
     found = {
         "observation_variance": d_a * d_b,
         "background_variance": (d_b - d_a) * d_b,

@@ -10,6 +10,7 @@ from invdiff.verification.scored import (
     Dims,
     check_weights,
     kept,
+    moments,
     one_chunk,
     refuse_overlap,
     scored,
@@ -266,11 +267,8 @@ def spread_error(
         [1.22, 1.22, 1.0]
     """
     given = scored(ensemble, truth, dim=dim, n_members=2, by=by, weights=weights, where=where)
-    n = given.ensemble.notnull().sum(dim)
-    n = n.where(n > 1)
-    centre = given.ensemble.sum(dim) / n
-    variance = ((given.ensemble - centre) ** 2).sum(dim) / (n - 1)
-    error = centre - given.truth
+    n, centre, variance = moments(given.ensemble, dim)
+    error = (centre - given.truth).where(n > 1)
     spread = given.mean((variance * (n + 1) / n).where(error.notnull())) ** 0.5
     rmse = given.mean(error**2) ** 0.5
     found = xr.Dataset({"spread": spread, "rmse": rmse, "bias": given.mean(error)})

@@ -19,6 +19,7 @@ __all__ = [
     "finite",
     "kept",
     "mean",
+    "moments",
     "one_chunk",
     "refuse_overlap",
     "scored",
@@ -181,13 +182,25 @@ def check_weights(weights: xr.DataArray | None, field: xr.DataArray) -> xr.DataA
     return weights
 
 
+def moments(members: xr.DataArray, dim: str) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """Number, mean and sample variance of the members that are not NaN, by chunks of members.
+
+    Number and mean are NaN without members, the variance with fewer than two.
+    """
+    n = members.notnull().sum(dim)
+    n = n.where(n > 0)
+    centre = members.sum(dim) / n
+    variance = ((members - centre) ** 2).sum(dim) / (n - 1).where(n > 1)
+    return n, centre, variance
+
+
 def mean(
     field: xr.DataArray, weights: xr.DataArray, over: Iterable[Hashable] | None = None
 ) -> xr.DataArray:
     """Weighted mean over the values that are not NaN; NaN where there is none of weight."""
     over = field.dims if over is None else tuple(over)
-    total = (weights * field.notnull()).sum(over)
-    mean: xr.DataArray = (weights * field).sum(over) / total.where(total > 0)
+    total = (field.notnull() * weights).sum(over)
+    mean: xr.DataArray = (field * weights).sum(over) / total.where(total > 0)
     return mean
 
 
