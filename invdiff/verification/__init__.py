@@ -21,10 +21,10 @@ from invdiff.verification.assimilation import (
     degrees_of_freedom_for_signal,
     departures,
     desroziers,
-    innovation_chi_square,
 )
 from invdiff.verification.ensemble_scores import crps, energy_score, spread_error
 from invdiff.verification.events import brier_score, reliability_diagram
+from invdiff.verification.innovations import innovation_chi_square
 from invdiff.verification.spectra import isotropic_spectrum, zonal_spectrum
 from invdiff.verification.verdict import verify
 from invdiff.verification.weights import latitude_weights, weighted_mean

@@ -1,132 +1,17 @@
-"""Consistency of an assimilation in observation space: innovations, residuals, information."""
+"""Departures of observations from background and analysis, and information from the data."""
 
 from __future__ import annotations
 
-import numpy as np
 import xarray as xr
-from numpy.typing import NDArray
 
-from invdiff.calibration.pairs import same_labels
-from invdiff.errors import NoiseLevelError, ShapeError
-from invdiff.verification.scored import Dims, kept, moments, one_chunk, refuse_overlap, scored
+from invdiff.errors import ShapeError
+from invdiff.verification.scored import Dims, Noise, check_noise, moments, scored
 
 __all__ = [
     "degrees_of_freedom_for_signal",
     "departures",
     "desroziers",
-    "innovation_chi_square",
 ]
-
-Noise = float | xr.DataArray
-
-
-def innovation_chi_square(
-    background: xr.DataArray,
-    observations: xr.DataArray,
-    vector_dims: Dims,
-    *,
-    noise_std: Noise,
-    dim: str = "realization",
-    by: Dims = (),
-    where: xr.DataArray | None = None,
-) -> xr.DataArray:
-    r"""Innovations over the covariance that ensemble and noise state for them, expected 1.
-
-    .. math:: \chi^2 / n = \frac1n d^T (H B H^T + R)^{-1} d, \qquad d = y - \overline{H x},
-
-    with diagonal :math:`R`, and :math:`H B H^T` the sample covariance of the :math:`M` members
-    times :math:`(M + 1) / M`, since their mean errs more than that of their law. More than 1 means
-    that background spread or noise level is too small for the innovations.
-
-    Assumes unbiased Gaussian errors. The sample covariance has rank :math:`M - 1` and the inverse
-    of a random matrix is not unbiased: without much noise the expectation exceeds 1, by the factor
-    :math:`(M - 1) / (M - n - 2)` for :math:`n < M - 2` observations without any. For few members
-    compare the mean squares, which are unbiased: ``omb_rms`` and ``omb_expected`` of
-    :func:`departures`. The result is lazy if the ensemble is. Cost: products of :math:`n M^2` and
-    a solve of size :math:`M` for each vector.
-
-    Args:
-        background: The members of the prior or forecast in observation space, :math:`H x_i`, with
-            dimension ``dim``, in the units of the observations. There must be two or more.
-        observations: The observations, without ``dim``, on the labels of the background.
-        vector_dims: The dims of one vector of observations.
-        noise_std: The standard deviation of the observation errors, a number or one with dims of
-            the observations.
-        dim: The name of the dimension of the members.
-        by: The dims that are kept; vectors are averaged over all others.
-        where: A boolean mask over dims of the observations, True where there is one. By default all
-            are there.
-
-    Returns:
-        The mean of the statistic, with the dims ``by``; NaN where nothing is observed.
-
-    Raises:
-        ShapeError: Dims or labels do not match, or ``vector_dims`` are among ``by``.
-        DTypeError: Complex values, or ``where`` is not boolean.
-        NoiseLevelError: A noise level is not positive and finite.
-        NonFiniteError: NaN or Inf where values are evaluated, when they are computed.
-        InputError: Fewer than two members, or ``where`` is False everywhere.
-
-    Examples:
-        >>> import numpy as np
-        >>> import xarray as xr
-        >>> from invdiff.verification import innovation_chi_square
-        >>> rng = np.random.default_rng(0)
-        >>> draws = rng.standard_normal((41, 500, 3))  # members, and the truth
-        >>> noise = 0.5 * rng.standard_normal((500, 3))
-        >>> y = xr.DataArray(draws[0] + noise, dims=("time", "station"))
-        >>> background = xr.DataArray(draws[1:], dims=("realization", "time", "station"))
-        >>> float(innovation_chi_square(background, y, "station", noise_std=0.5).round(1))
-        1.1
-        >>> float(innovation_chi_square(background / 2, y, "station", noise_std=0.5).round(1))
-        2.7
-    """
-    vector = kept(vector_dims, observations)
-    refuse_overlap(vector, kept(by, observations))
-    given = scored(
-        background, observations, dim=dim, n_members=2, by=by, where=where, is_complete=True
-    )
-    noise = _noise(noise_std, observations)
-    missing = {name: observations.sizes[name] for name in vector if name not in noise.dims}
-    statistic = xr.apply_ufunc(
-        _chi_square,
-        one_chunk(given.ensemble, *vector, dim),
-        one_chunk(given.truth, *vector),
-        noise.expand_dims(missing),
-        input_core_dims=[[*vector, dim], list(vector), list(vector)],
-        kwargs={"n_axes": len(vector)},
-        dask="parallelized",
-        output_dtypes=[np.float64],
-    )
-    over = [name for name in given.over if name not in vector]
-    average: xr.DataArray = statistic.mean(over)
-    return average.rename("chi_square").assign_attrs(units="1")
-
-
-def _chi_square(
-    members: NDArray[np.float64],
-    observations: NDArray[np.float64],
-    noise_std: NDArray[np.float64],
-    *,
-    n_axes: int,
-) -> NDArray[np.float64]:
-    """The statistic over the last axes, by Woodbury's identity in the space of the members."""
-    m = members.shape[-1]
-    shape = observations.shape[: observations.ndim - n_axes]
-    centre = members.mean(-1)
-    factor = np.sqrt((m + 1) / m / (m - 1))
-    is_there = np.isfinite(observations)
-    # What is not observed has an infinite noise level.
-    scale = np.where(is_there, 1 / noise_std, 0)
-    d = np.where(is_there, (observations - centre) * scale, 0).reshape(*shape, -1)
-    u = np.where(is_there[..., None], (members - centre[..., None]) * scale[..., None], 0)
-    u = factor * u.reshape(*shape, -1, m)
-    inner = np.swapaxes(u, -1, -2) @ u + np.eye(m)
-    explained = np.swapaxes(u, -1, -2) @ d[..., None]
-    square = (d**2).sum(-1) - (explained * np.linalg.solve(inner, explained)).sum((-1, -2))
-    n = is_there.reshape(*shape, -1).sum(-1)
-    statistic: NDArray[np.float64] = np.where(n > 0, square / np.maximum(n, 1), np.nan)
-    return statistic
 
 
 def degrees_of_freedom_for_signal(
@@ -194,7 +79,7 @@ def degrees_of_freedom_for_signal(
         analysis, observations, dim=dim, n_members=2, by=by, where=where, is_complete=True
     )
     _, _, variance = moments(given.ensemble, dim)
-    share = variance / _noise(noise_std, observations) ** 2
+    share = variance / check_noise(noise_std, observations) ** 2
     total = share.sum(given.over)  # NaN where nothing is observed adds nothing
     return total.rename("degrees_of_freedom_for_signal").assign_attrs(units="1")
 
@@ -267,7 +152,7 @@ def departures(
         'oma_std': 0.71, 'oma_rms': 0.71, 'oma_expected': 0.71}
     """
     found: dict[str, xr.DataArray] = {}
-    noise = _noise(noise_std, observations)
+    noise = check_noise(noise_std, observations)
     for name, ensemble, sign in (("omb", background, 1), ("oma", analysis, -1)):
         given = scored(
             ensemble,
@@ -384,29 +269,3 @@ def desroziers(
     return xr.Dataset(
         {name: pairs[0].mean(field).assign_attrs(attrs) for name, field in found.items()}
     )
-
-
-def _noise(noise_std: Noise, observations: xr.DataArray) -> xr.DataArray:
-    """Noise levels in memory, on the labels of the observations.
-
-    Raises:
-        ShapeError: Dims or labels do not match.
-        NoiseLevelError: One is not positive and finite.
-    """
-    noise = noise_std if isinstance(noise_std, xr.DataArray) else xr.DataArray(noise_std)
-    if not set(noise.dims) <= set(observations.dims):
-        raise ShapeError(
-            "the noise level has other dims than the observations",
-            got=noise.dims,
-            expected=f"dims out of {observations.dims}",
-        )
-    same_labels(observations, noise, what="observations and noise_std")
-    noise = noise.astype(float).reset_coords(drop=True).compute()
-    if not ((noise > 0) & (noise < np.inf)).all():
-        raise NoiseLevelError(
-            "a noise level is not positive and finite",
-            got=f"{float(noise.min()):g} to {float(noise.max()):g}",
-            expected="standard deviations > 0",
-            hint="Leave observations without a noise level out by where=, and give them any.",
-        )
-    return noise

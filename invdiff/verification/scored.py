@@ -10,11 +10,13 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from invdiff.calibration.pairs import matched, same_labels
-from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
+from invdiff.errors import DTypeError, InputError, NoiseLevelError, NonFiniteError, ShapeError
 
 __all__ = [
     "Dims",
+    "Noise",
     "Scored",
+    "check_noise",
     "check_weights",
     "finite",
     "kept",
@@ -26,6 +28,7 @@ __all__ = [
 ]
 
 Dims = str | Sequence[Hashable]
+Noise = float | xr.DataArray
 
 
 @dataclass(frozen=True, eq=False)
@@ -180,6 +183,32 @@ def check_weights(weights: xr.DataArray | None, field: xr.DataArray) -> xr.DataA
             expected="numbers >= 0, some of them positive",
         )
     return weights
+
+
+def check_noise(noise_std: Noise, observations: xr.DataArray) -> xr.DataArray:
+    """Noise levels in memory, on the labels of the observations.
+
+    Raises:
+        ShapeError: Dims or labels do not match.
+        NoiseLevelError: One is not positive and finite.
+    """
+    noise = noise_std if isinstance(noise_std, xr.DataArray) else xr.DataArray(noise_std)
+    if not set(noise.dims) <= set(observations.dims):
+        raise ShapeError(
+            "the noise level has other dims than the observations",
+            got=noise.dims,
+            expected=f"dims out of {observations.dims}",
+        )
+    same_labels(observations, noise, what="observations and noise_std")
+    noise = noise.astype(float).reset_coords(drop=True).compute()
+    if not ((noise > 0) & (noise < np.inf)).all():
+        raise NoiseLevelError(
+            "a noise level is not positive and finite",
+            got=f"{float(noise.min()):g} to {float(noise.max()):g}",
+            expected="standard deviations > 0",
+            hint="Leave observations without a noise level out by where=, and give them any.",
+        )
+    return noise
 
 
 def moments(members: xr.DataArray, dim: str) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:

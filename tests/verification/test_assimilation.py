@@ -78,7 +78,7 @@ def test_chi_square_by_the_dense_formula() -> None:
         covariance = 7 / 6 * np.cov(x.T) + np.diag(NOISE.values**2)
         d = y.values[i] - x.mean(0)
         expected = d @ np.linalg.solve(covariance, d) / N_STATIONS
-        assert float(found[i]) == pytest.approx(expected, rel=1e-12)
+        assert float(found["chi_square"][i]) == pytest.approx(expected, rel=1e-12)
 
 
 def test_chi_square_is_one_on_average() -> None:
@@ -87,10 +87,65 @@ def test_chi_square_is_one_on_average() -> None:
     system = kalman(n_times, m)
     error = 4 * (2 / N_STATIONS / n_times) ** 0.5
     options = {"vector_dims": "station", "noise_std": NOISE}
-    found = float(innovation_chi_square(system.background, system.observations, **options))
-    assert 1 - error < found < (m - 1) / (m - N_STATIONS - 2) + error
+    found = innovation_chi_square(system.background, system.observations, **options)
+    assert 1 - error < float(found["chi_square"]) < (m - 1) / (m - N_STATIONS - 2) + error
     narrow = kalman(n_times, m, spread=0.5)
-    assert innovation_chi_square(narrow.background, narrow.observations, **options) > 1.2
+    found = innovation_chi_square(narrow.background, narrow.observations, **options)
+    assert found["chi_square"] > 1.2 * found["expected"]
+
+
+@pytest.mark.parametrize("m", [3, 6, 20])
+def test_the_expectation_for_few_members(m: int) -> None:
+    """The statistic of m members is on average what m + 1 members lead one to expect, exactly."""
+    n_times = 4000
+    system = kalman(n_times, m + 1)
+    options = {"vector_dims": "station", "noise_std": NOISE, "by": "time"}
+    whole = innovation_chi_square(system.background, system.observations, **options)
+    part = innovation_chi_square(system.background[:-1], system.observations, **options)
+    difference = part["chi_square"] - whole["expected"]
+    assert abs(float(difference.mean())) < 4 * float(difference.std()) / n_times**0.5
+    if m == 3:
+        assert float(whole["expected"].mean()) > 1.2
+
+
+def test_the_expectation_without_noise() -> None:
+    """Hotelling's factor of the members that are left; and finite where they are too few for it."""
+    for m in (10, 20):
+        system = kalman(4000, m)
+        each = innovation_chi_square(
+            system.background, system.observations, "station", noise_std=1e-4, by="time"
+        )["expected"]
+        error = 4 * float(each.std()) / 4000**0.5
+        exact = (m - 2) / (m - 1 - N_STATIONS - 2)
+        assert float(each.mean()) == pytest.approx(exact, abs=error)
+    few = innovation_chi_square(
+        system.background[:4], system.observations, "station", noise_std=1e-2, by="time"
+    )
+    assert (few["expected"] > 10).all()
+
+
+def test_two_members_lead_one_to_expect_nothing() -> None:
+    system = kalman(5, 2)
+    found = innovation_chi_square(
+        system.background, system.observations, "station", noise_std=NOISE
+    )
+    assert np.isfinite(found["chi_square"])
+    assert np.isnan(found["expected"])
+
+
+def test_the_expectation_by_the_dense_formula() -> None:
+    system = kalman(1, 4)
+    members, noise = system.background.values[:, 0], np.diag(NOISE.values**2)
+    expected = []
+    for i in range(4):
+        others = np.delete(members, i, axis=0)
+        d = members[i] - others.mean(0)
+        inverse = np.linalg.inv(4 / 3 * np.cov(others.T) + noise)
+        expected.append((d @ inverse @ d + np.trace(inverse @ noise)) / N_STATIONS)
+    found = innovation_chi_square(
+        system.background, system.observations, "station", noise_std=NOISE
+    )
+    assert float(found["expected"]) == pytest.approx(np.mean(expected), rel=1e-12)
 
 
 @pytest.mark.parametrize("m", [10, 20])
@@ -101,7 +156,8 @@ def test_the_excess_of_chi_square_without_noise(m: int) -> None:
         np.random.default_rng(1).multivariate_normal(np.zeros(4), system.prior, 4000),
         dims=("time", "station"),
     )
-    each = innovation_chi_square(system.background, y, "station", noise_std=1e-4, by="time")
+    options = {"noise_std": 1e-4, "by": "time"}
+    each = innovation_chi_square(system.background, y, "station", **options)["chi_square"]
     error = 4 * float(each.std()) / 4000**0.5
     assert float(each.mean()) == pytest.approx((m - 1) / (m - N_STATIONS - 2), abs=error)
 
@@ -116,10 +172,11 @@ def test_what_is_not_observed_does_not_count() -> None:
     alone = innovation_chi_square(
         members.isel(part), y.isel(part), "station", noise_std=NOISE.isel(part), by="time"
     )
-    np.testing.assert_allclose(found, alone, rtol=1e-12)
+    xr.testing.assert_allclose(found, alone, rtol=1e-12)
     nothing = is_there & (y["time"] > 0)
     found = innovation_chi_square(members, y, "station", where=nothing, **options)
-    assert found.isnull().values.tolist() == [True] + 19 * [False]
+    for field in found.values():
+        assert field.isnull().values.tolist() == [True] + 19 * [False]
     whole = degrees_of_freedom_for_signal(system.analysis, noise_std=NOISE, where=is_there)
     alone = degrees_of_freedom_for_signal(system.analysis.isel(part), noise_std=NOISE.isel(part))
     assert float(whole) == pytest.approx(float(alone), rel=1e-12)
