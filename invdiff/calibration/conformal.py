@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from invdiff.calibration._pairs import paired, refuse_non_finite
+from invdiff.calibration.pairs import paired, refuse_non_finite
 from invdiff.calibration.prediction_intervals import half_width
 from invdiff.errors import InputError, ShapeError
 

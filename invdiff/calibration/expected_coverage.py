@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from invdiff.calibration._pairs import (
+from invdiff.calibration.pairs import (
     generator,
     paired,
     real_parts,

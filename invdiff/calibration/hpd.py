@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import xarray as xr
 
 from invdiff.calibration._cases import check_independent
-from invdiff.calibration._pairs import paired, refuse_non_finite
 from invdiff.calibration.intervals import LEVELS, share_curve
+from invdiff.calibration.pairs import paired, refuse_non_finite
 from invdiff.calibration.rank_statistics import pit
 from invdiff.errors import DTypeError, InputError
 

@@ -11,7 +11,7 @@ from scipy.stats import beta
 from scipy.stats import t as student
 
 from invdiff.calibration._cases import assumption, case_means, check_independent
-from invdiff.calibration._pairs import paired, refuse_non_finite
+from invdiff.calibration.pairs import paired, refuse_non_finite
 from invdiff.calibration.prediction_intervals import PredictionInterval, RankInterval
 from invdiff.errors import InputError
 

@@ -7,7 +7,7 @@ import xarray as xr
 from scipy.stats import binom
 
 from invdiff.calibration._cases import assumption, case_means, check_independent
-from invdiff.calibration._pairs import generator, paired, refuse_non_finite, uniform_like
+from invdiff.calibration.pairs import generator, paired, refuse_non_finite, uniform_like
 from invdiff.calibration.uniformity import chi_square_p_value, smooth_p_value
 from invdiff.errors import InputError
 

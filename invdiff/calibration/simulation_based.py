@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import xarray as xr
 
-from invdiff.calibration._pairs import paired, refuse_non_finite
+from invdiff.calibration.pairs import paired, refuse_non_finite
 from invdiff.calibration.rank_statistics import MIN_EXPECTED, pit, shares_by_bin
 from invdiff.calibration.uniformity import pit_ecdf
 from invdiff.errors import DTypeError, InputError, ShapeError

@@ -7,7 +7,7 @@ import xarray as xr
 from scipy.stats import t as student
 
 from invdiff.calibration._cases import assumption, check_independent
-from invdiff.calibration._pairs import PART, paired, refuse_non_finite
+from invdiff.calibration.pairs import PART, paired, refuse_non_finite
 from invdiff.errors import InputError
 
 __all__ = ["spread_skill", "spread_skill_curve"]

@@ -7,7 +7,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from scipy.spatial.distance import cdist
 
-from invdiff.calibration._pairs import generator, paired, refuse_non_finite
+from invdiff.calibration.pairs import generator, paired, refuse_non_finite
 from invdiff.errors import InputError
 
 __all__ = ["pqmass"]

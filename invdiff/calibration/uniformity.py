@@ -12,7 +12,7 @@ from scipy.special import bdtr
 from scipy.stats import binom, chi2, chisquare
 
 from invdiff.calibration._cases import case_means
-from invdiff.calibration._pairs import generator
+from invdiff.calibration.pairs import generator
 from invdiff.errors import InputError, NonFiniteError, ShapeError
 
 __all__ = ["chi_square_p_value", "legendre_scores", "pit_ecdf", "smooth_p_value"]

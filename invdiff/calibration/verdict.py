@@ -13,8 +13,8 @@ import xarray as xr
 from scipy.optimize import brentq
 
 from invdiff.calibration._cases import CaseMeans, case_means
-from invdiff.calibration._pairs import paired
 from invdiff.calibration.intervals import LEVELS, coverage_curve
+from invdiff.calibration.pairs import paired
 from invdiff.calibration.rank_statistics import pit, rank_histogram
 from invdiff.calibration.spread import spread_skill, spread_skill_curve
 from invdiff.calibration.uniformity import legendre_scores
@@ -22,8 +22,9 @@ from invdiff.calibration.uniformity import legendre_scores
 if TYPE_CHECKING:
     from invdiff.plot import Figure
 
-__all__ = ["Report", "report"]
+__all__ = ["CALIBRATED", "Report", "faults", "report", "source"]
 
+CALIBRATED = "calibrated, as far as these tests can detect"
 N_TESTS = 3  # bias, width, shape
 STEP = 0.1  # in spreads, of the derivatives of the scores by a shift
 
@@ -296,8 +297,8 @@ class _Ranked:
         return self.means(scores.isel(order=[1]) - ratio * scores.isel(order=0))
 
 
-def _verdict(table: xr.Dataset) -> str:
-    """The sentence that sums up a table."""
+def faults(table: xr.Dataset) -> list[str]:
+    """What is wrong with the ensemble of a table, at the confidence of all three tests together."""
     limit = (1 - table.attrs["confidence"]) / N_TESTS
     found = []
     if table["p_bias"] < limit:
@@ -306,14 +307,22 @@ def _verdict(table: xr.Dataset) -> str:
         found.append("too narrow" if table["width"] > 0 else "too wide")
     if not found and table["p_shape"] < limit:
         found.append("of the wrong shape")
+    return found
+
+
+def source(table: xr.Dataset) -> str:
+    """What the tests of a table rest on."""
     if table.attrs["dim_independent"]:
-        source = f"from {table.attrs['n_cases']} independent cases"
-    else:
-        source = f"from {table.attrs['n_values']} values taken as independent of each other"
+        return f"from {table.attrs['n_cases']} independent cases"
+    return f"from {table.attrs['n_values']} values taken as independent of each other"
+
+
+def _verdict(table: xr.Dataset) -> str:
+    """The sentence that sums up a table."""
+    found = faults(table)
     row = table.isel(level=int(np.abs(table["level"].values - 0.9).argmin()))
-    judgement = " and ".join(found)
+    judgement = " and ".join(found) or CALIBRATED
     if not found:
-        judgement = "calibrated, as far as these tests can detect"
         # A band at one level misses the nominal value by chance more often than a test rejects.
         judgement += ", if on the narrow side" if row["coverage_upper"] < row["level"] else ""
         judgement += ", if on the wide side" if row["coverage_lower"] > row["level"] else ""
@@ -323,8 +332,9 @@ def _verdict(table: xr.Dataset) -> str:
         f"The ensemble is {judgement}: intervals of nominal {100 * row['level']:g} % hold "
         f"{100 * row['coverage']:.1f} % of the truth ({confidence} interval {interval}) and the "
         f"spread is {table['spread_skill']:.2f} times the error "
-        f"({table['spread_skill_lower']:.2f} to {table['spread_skill_upper']:.2f}), {source} "
-        f"(p = {table['p_bias']:.2g} for no bias, {table['p_width']:.2g} for the right width, "
+        f"({table['spread_skill_lower']:.2f} to {table['spread_skill_upper']:.2f}), "
+        f"{source(table)} (p = {table['p_bias']:.2g} for no bias, "
+        f"{table['p_width']:.2g} for the right width, "
         f"{table['p_shape']:.2g} for flat ranks)."
     )
 

@@ -27,6 +27,7 @@ SHOWN = [
     "invdiff.fwi.misfit",
     "invdiff.operators",
     "invdiff.terms",
+    "invdiff.verification",
 ]
 
 PAGES = [path for path in (ROOT / "README.md", ROOT / "CONTRIBUTING.md") if path.exists()]

@@ -9,7 +9,16 @@ import xarray as xr
 
 from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
 
-__all__ = ["PART", "generator", "paired", "real_parts", "refuse_non_finite", "uniform_like"]
+__all__ = [
+    "PART",
+    "generator",
+    "matched",
+    "paired",
+    "real_parts",
+    "refuse_non_finite",
+    "same_labels",
+    "uniform_like",
+]
 
 PART = "part_of_complex"
 SALT = int.from_bytes(b"invdiff.calibration")
@@ -31,6 +40,21 @@ def paired(
     """
     if where is None:
         where = xr.ones_like(truth, dtype=bool)
+    ensemble, truth, where = matched(ensemble, truth, where, dim=dim)
+    truth, ensemble = real_parts(truth), real_parts(ensemble)
+    where = where.broadcast_like(truth).transpose(*truth.dims).compute()
+    return ensemble.transpose(dim, *truth.dims), truth, where
+
+
+def matched(
+    ensemble: xr.DataArray, truth: xr.DataArray, where: xr.DataArray, *, dim: str
+) -> tuple[xr.DataArray, xr.DataArray, xr.DataArray]:
+    """The three on the same labels, as they are and lazy.
+
+    Raises:
+        ShapeError: The ensemble lacks ``dim``, or dims or labels do not match.
+        DTypeError: One of ensemble and truth is complex, or ``where`` is not boolean.
+    """
     if (
         dim not in ensemble.dims
         or set(ensemble.dims) - {dim} != set(truth.dims)
@@ -51,18 +75,25 @@ def paired(
         )
     if where.dtype != np.bool_:
         raise DTypeError("where is not a boolean mask", got=where.dtype, expected="bool")
+    ensemble, truth, where = same_labels(ensemble, truth, where, what="ensemble, truth and where")
+    return ensemble, truth, where
+
+
+def same_labels(*fields: xr.DataArray, what: str) -> tuple[xr.DataArray, ...]:
+    """The fields, checked to have the same labels along the dims that they share.
+
+    Raises:
+        ShapeError: Labels or sizes do not match; xarray would keep the common ones in silence.
+    """
     try:
-        ensemble, truth, where = xr.align(ensemble, truth, where, join="exact")
+        return xr.align(*fields, join="exact")
     except ValueError as error:
         raise ShapeError(
-            "the labels of ensemble, truth and where do not match",
+            f"the labels of {what} do not match",
             got=error,
             expected="the same coordinates",
             hint="Select or interpolate one onto the other.",
         ) from error
-    truth, ensemble = real_parts(truth), real_parts(ensemble)
-    where = where.broadcast_like(truth).transpose(*truth.dims).compute()
-    return ensemble.transpose(dim, *truth.dims), truth, where
 
 
 def real_parts(values: xr.DataArray) -> xr.DataArray:
