@@ -6,6 +6,7 @@ from invdiff.operators.atmosphere.jet import galewsky_jet
 from invdiff.operators.atmosphere.kolmogorov import KolmogorovFlow
 from invdiff.operators.atmosphere.lorenz import Lorenz63, Lorenz96
 from invdiff.operators.atmosphere.observations import AreaMean, Stations
+from invdiff.operators.atmosphere.prognostic import Prognostic
 from invdiff.operators.atmosphere.quasigeostrophic import TwoLayerQG
 from invdiff.operators.atmosphere.rollout import Rollout
 from invdiff.operators.atmosphere.satellites import swath
@@ -18,6 +19,7 @@ __all__ = [
     "KolmogorovFlow",
     "Lorenz63",
     "Lorenz96",
+    "Prognostic",
     "Rollout",
     "ShallowWater",
     "SphericalHarmonics",
