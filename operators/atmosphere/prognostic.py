@@ -70,7 +70,7 @@ class Prognostic:
         UnsupportedError: a model that does not predict all of its input, or several steps at once.
 
     References:
-        https://github.com/NVIDIA/earth2studio, ``models/px/base.py`` and ``models/batch.py`` at 0.18.
+        https://github.com/NVIDIA/earth2studio 0.18, ``models/px/base.py`` and ``models/batch.py``.
 
     Examples:
         Persistence, written as earth2studio's models are:

@@ -21,7 +21,7 @@ class Smoother(torch.nn.Module):
     """A convolution, periodic in longitude, that mixes two variables and the past states.
 
     Follows earth2studio 0.18: dims before ``lead_time`` are batch dims but for ``time``,
-    coordinates are checked against ``input_coords``, and the iterator begins with the initial state.
+    coordinates are checked against ``input_coords``, the iterator begins with the initial state.
     """
 
     def __init__(self, n_past: int = 1, *, has_time: bool = False) -> None:
