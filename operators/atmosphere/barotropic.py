@@ -15,9 +15,8 @@ from invdiff.operators.atmosphere.integrators import OSCILLATION_LIMIT, check_dt
 from invdiff.operators.atmosphere.rotation import (
     EARTH_RADIUS,
     EARTH_ROTATION,
-    coriolis,
     half_decay,
-    inverse_laplacian,
+    scales,
 )
 from invdiff.operators.atmosphere.sphere import SphericalHarmonics
 
@@ -101,7 +100,7 @@ class BarotropicVorticity:
     def step(self, state: Tensor) -> Tensor:
         """Relative vorticity ``(batch, lat, lon)`` one time step later."""
         self.grid.check(state, name="vorticity")
-        f = coriolis(self.harmonics, self.rotation, like=state)
+        f = 2 * self.rotation * scales(self.harmonics, like=state).sine
         decay = half_decay(self.harmonics, self.damping_time, self.dt, like=state)
 
         def tendency(z: Tensor) -> Tensor:
@@ -118,6 +117,6 @@ class BarotropicVorticity:
         return torch.stack(self._velocity(self.harmonics.forward(state)), 1)
 
     def _velocity(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        psi = inverse_laplacian(self.harmonics, like=z) * z
-        east, north = self.harmonics.gradient(self.radius * psi)
+        psi = self.radius * scales(self.harmonics, like=z).inverse * z
+        east, north = self.harmonics.gradient(psi)
         return -north, east

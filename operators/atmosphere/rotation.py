@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -10,14 +12,7 @@ from torch import Tensor
 
 from invdiff.operators.atmosphere.sphere import SphericalHarmonics
 
-__all__ = [
-    "EARTH_RADIUS",
-    "EARTH_ROTATION",
-    "GRAVITY",
-    "coriolis",
-    "half_decay",
-    "inverse_laplacian",
-]
+__all__ = ["EARTH_RADIUS", "EARTH_ROTATION", "GRAVITY", "Scales", "half_decay", "scales"]
 
 # As in the test cases of Williamson et al. (1992), J. Comput. Phys. 102, 211.
 EARTH_RADIUS = 6.37122e6
@@ -28,36 +23,43 @@ GRAVITY = 9.80616
 """Acceleration of gravity, m/s^2."""
 
 
-def coriolis(harmonics: SphericalHarmonics, rotation: float, *, like: Tensor) -> Tensor:
-    """Coriolis parameter ``2 Omega sin(lat)``, 1/s, ``(lat, 1)``, of the kind of ``like``."""
-    sine = np.sin(np.radians(harmonics.latitudes))[:, None]
-    return _as(2 * rotation * sine, like)
+class Scales(NamedTuple):
+    """Real factors of fields and of coefficients."""
+
+    sine: Tensor
+    """Of the latitudes, ``(lat, 1)``."""
+    laplacian: Tensor
+    """``-l (l + 1)`` of each degree, ``(T + 1, 1)``."""
+    inverse: Tensor
+    """``-1 / (l (l + 1))``, zero for the mean, ``(T + 1, 1)``."""
 
 
-def inverse_laplacian(harmonics: SphericalHarmonics, *, like: Tensor) -> Tensor:
-    """``-1 / (l (l + 1))`` of each degree, zero for the mean, ``(T + 1, 1)``, real."""
-    eigenvalues = harmonics.laplacian
-    safe = np.where(eigenvalues == 0, -np.inf, eigenvalues)
-    return _as(1 / safe, like)
+def scales(harmonics: SphericalHarmonics, *, like: Tensor) -> Scales:
+    """The factors in the precision and on the device of ``like``, made once for each."""
+    return _scales(harmonics, like.dtype.to_real(), like.device)
 
 
 def half_decay(
     harmonics: SphericalHarmonics, damping_time: float, dt: float, *, like: Tensor
-) -> Tensor | float:
-    """Decay by hyperdiffusion in half a time step, ``(T + 1, 1)``, real; 1 without any.
+) -> Tensor:
+    """Decay by hyperdiffusion in half a time step, real ``(T + 1, 1)``.
 
     Args:
         harmonics: give the degrees.
         damping_time: of the largest degree, s, from where the rate falls as ``(l (l + 1))^4``.
         dt: time step, s.
-        like: tensor that gives dtype and device.
+        like: tensor that gives precision and device.
     """
-    if damping_time == math.inf:
-        return 1.0
-    eigenvalues = harmonics.laplacian
+    eigenvalues = scales(harmonics, like=like).laplacian
     rate = (eigenvalues / eigenvalues[-1]) ** 4 / damping_time
-    return _as(np.exp(-0.5 * dt * rate), like)
+    return torch.exp(-0.5 * dt * rate)
 
 
-def _as(array: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(array).to(like.device, like.dtype.to_real())
+@lru_cache(maxsize=32)
+def _scales(harmonics: SphericalHarmonics, dtype: torch.dtype, device: torch.device) -> Scales:
+    laplacian = harmonics.laplacian
+    inverse = 1 / np.where(laplacian == 0, -math.inf, laplacian)
+    arrays = (np.sin(np.radians(harmonics.latitudes))[:, None], laplacian, inverse)
+    # Kept beyond this call, which may be inside an inference mode whose tensors have no gradients.
+    with torch.inference_mode(False):
+        return Scales(*(torch.from_numpy(array).to(device, dtype) for array in arrays))

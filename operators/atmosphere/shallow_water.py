@@ -17,9 +17,8 @@ from invdiff.operators.atmosphere.rotation import (
     EARTH_RADIUS,
     EARTH_ROTATION,
     GRAVITY,
-    coriolis,
     half_decay,
-    inverse_laplacian,
+    scales,
 )
 from invdiff.operators.atmosphere.sphere import SphericalHarmonics
 
@@ -117,10 +116,9 @@ class ShallowWater:
     def step(self, state: Tensor) -> Tensor:
         """States ``(batch, 3, lat, lon)`` one time step later."""
         self.grid.check(state, name="state")
-        f = coriolis(self.harmonics, self.rotation, like=state)
+        f = 2 * self.rotation * scales(self.harmonics, like=state).sine
         decay = half_decay(self.harmonics, self.damping_time, self.dt, like=state)
-        if isinstance(decay, Tensor):
-            decay = torch.stack([decay, decay, torch.ones_like(decay)])
+        decay = torch.stack([decay, decay, torch.ones_like(decay)])
         x = rk4(lambda x: self._tendency(x, f), self._spectral(state), self.dt, half_decay=decay)
         u, v = self._wind(x)
         return torch.stack([u, v, self.harmonics.inverse(x[:, 2])], 1)
@@ -138,8 +136,8 @@ class ShallowWater:
 
     def _wind(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Wind of coefficients: of a stream function and of a potential."""
-        potentials = inverse_laplacian(self.harmonics, like=x) * x[:, :2]
-        east, north = self.harmonics.gradient(self.radius * potentials)
+        potentials = self.radius * scales(self.harmonics, like=x).inverse * x[:, :2]
+        east, north = self.harmonics.gradient(potentials)
         return east[:, 1] - north[:, 0], east[:, 0] + north[:, 1]
 
     def _tendency(self, x: Tensor, f: Tensor) -> Tensor:
@@ -153,5 +151,5 @@ class ShallowWater:
             torch.stack([-eta * u, eta * v, height * v], 1),
         ).unbind(1)
         head = self.gravity * x[:, 2] + self.harmonics.forward(0.5 * (u**2 + v**2))
-        laplacian = torch.from_numpy(self.harmonics.laplacian).to(f) / self.radius
+        laplacian = scales(self.harmonics, like=f).laplacian / self.radius
         return torch.stack([-along, across - laplacian * head, -mass], 1) / self.radius
