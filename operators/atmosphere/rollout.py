@@ -48,8 +48,8 @@ class Rollout:
         observed: ``H``, linear or not; None for the states themselves.
         every: steps between the observations.
         observes_start: whether the initial state is observed, too.
-        checkpoint: steps between the states that a gradient stores, 0 for all of their graph; None
-            for what needs the least memory.
+        checkpoint: steps between the states that a gradient stores, the others being computed
+            again; 0 stores every step. By default every step up to 256 MB, else what needs least.
 
     Raises:
         InputError: numbers of steps that do not fit, or something else than a model or operator.

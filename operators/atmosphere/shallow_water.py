@@ -47,7 +47,7 @@ class ShallowWater:
     too, hyperdiffusion by an integrating factor. Products are free of aliases at the default
     truncation but for those of three fields. Mass is conserved to rounding; energy changes by the
     products of three fields and the time steps. What of a state lies beyond the truncation is
-    dropped by the first step. Cost: 44 transforms a step.
+    dropped by the first step. Cost: about 60 transforms a step.
 
     The time step is limited by ``2.83 / ((max_velocity + sqrt(g max_depth)) T / a + 2 Omega)``,
     about: 55 minutes at T10, 29 at T21, 15 at T42.
