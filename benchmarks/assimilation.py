@@ -31,8 +31,9 @@ from benchmarks.table import kept, markdown, write_table
 from invdiff import assimilate
 from invdiff.assimilation import LETKF, Analysis, EnKF, IEnKF
 from invdiff.covariance import GaspariCohn
-from invdiff.operators import Identity, Pointwise, Select
+from invdiff.operators import Identity, Saturating, Select
 from invdiff.operators.atmosphere import Lorenz96
+from invdiff.verification import crps
 
 SEED, TUNING_SEED, BURN_IN, CLIMATE = 2026, 900, 100, 3.6
 MODEL = Lorenz96(dtype=torch.float64)
@@ -51,7 +52,7 @@ class Case(NamedTuple):
 CASES = {
     "lorenz96": Case(Identity(MODEL.grid), 1.0),
     "lorenz96 half": Case(Select(MODEL.grid, "site", range(0, 40, 2)), 1.0),
-    "lorenz96 arctan": Case(Pointwise(Identity(MODEL.grid), torch.atan), 0.3),
+    "lorenz96 arctan": Case(Saturating(Identity(MODEL.grid), 1.0, torch.atan), 0.3),
 }
 
 
@@ -101,7 +102,8 @@ def run(name: str, method: str, analysis: Analysis, *, n_cycles: int, seed: int)
     found = assimilate(y, case.observed, MODEL, initial=initial, seed=seed, analysis=analysis)
     seconds = time.perf_counter() - began
     late = slice(BURN_IN, None)
-    error = found["mean"].values[late] - states[1:][late]
+    truth = found["mean"].isel(time=late).copy(data=states[1:][late])
+    error = found["mean"].values[late] - truth.values
     variance = found["std"].values[late] ** 2
     by_cycle = np.sqrt((error**2).mean(1))
     limit = student.ppf(0.95, n - 1) * np.sqrt(variance * (1 + 1 / n))
@@ -112,6 +114,7 @@ def run(name: str, method: str, analysis: Analysis, *, n_cycles: int, seed: int)
         "half_width": analysis.localization.half_width,
         "inflation": analysis.inflation,
         "rmse": float(by_cycle.mean()),
+        "crps": float(crps(found["x"].isel(time=late), truth)),
         "spread_skill": float(np.sqrt((n + 1) / n * variance.mean() / (error**2).mean())),
         "innovation": float(found["innovation"][late].mean()),
         "coverage90": float((abs(error) <= limit).mean()),

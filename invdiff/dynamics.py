@@ -18,6 +18,7 @@ from invdiff.protocols import StepModel
 __all__ = ["check_step_model", "check_steps", "trajectory"]
 
 _STATES_OF_A_STEP = 25  # what a step of the spectral models stores for its gradient, in states
+_STORED_AT_MOST = 2**28  # bytes of a whole trajectory's graph, from where segments are worth it
 
 
 def trajectory(
@@ -33,8 +34,9 @@ def trajectory(
 
     Nothing is kept but what the caller keeps. Where a gradient is recorded, only the state at the
     start of each segment of ``checkpoint`` steps is stored, and the steps in between are computed
-    again in the backward pass: memory for ``n_steps / checkpoint`` states and the graph of
-    ``checkpoint`` steps, and a gradient costs three forward runs instead of two.
+    again in each backward pass: memory for ``n_steps / checkpoint`` states and the graph of
+    ``checkpoint`` steps, and a gradient costs one forward run more. Methods that take many products
+    with one Jacobian, such as Gauss-Newton, are about four times faster where every step is stored.
 
     Args:
         model: step model.
@@ -42,8 +44,9 @@ def trajectory(
         n_steps: steps to take, a multiple of ``every``.
         every: steps between the states that are returned.
         start: steps that the model has taken before, for models that depend on time.
-        checkpoint: steps of a segment, which ends at a returned state at the latest; by default
-            what needs the least memory if a step stores 25 states. 0 stores every step.
+        checkpoint: steps of a segment, which ends at a returned state at the latest; 0 stores every
+            step. By default segments are made where the whole would take more than 256 MB, of the
+            length that needs the least memory; both if a step stores 25 states.
 
     Returns:
         An iterator over states ``(batch, *model.grid.shape)``; the arguments are checked at once.
@@ -62,12 +65,14 @@ def trajectory(
     """
     check_step_model(model)
     n_steps, every = check_steps(n_steps, every)
-    if checkpoint is None:
-        length = math.ceil(math.sqrt(n_steps / _STATES_OF_A_STEP))
-    else:
-        length = as_integer("checkpoint", checkpoint, least=0)
     model.grid.check(state, name="initial state")
     _check_initial(state)
+    if checkpoint is None:
+        graph = n_steps * _STATES_OF_A_STEP * state.numel() * state.element_size()
+        is_small = graph <= _STORED_AT_MOST
+        length = 0 if is_small else math.ceil(math.sqrt(n_steps / _STATES_OF_A_STEP))
+    else:
+        length = as_integer("checkpoint", checkpoint, least=0)
     return _returned(model, state, range(start, start + n_steps, every), every, length)
 
 

@@ -22,11 +22,11 @@ __all__ = [
     "Analysis",
     "EnKF",
     "EnsembleAnalysis",
-    "Predictions",
     "correlations",
-    "perturbations",
+    "local_roots",
     "places",
     "predictions",
+    "transform",
 ]
 
 _POINTS_AT_ONCE = 4096  # of a local analysis, whose matrices are in memory together
@@ -186,23 +186,27 @@ class LETKF(EnsembleAnalysis):
         predicted, mean = predictions(x, data), x.mean(0)
         deviations = (x - mean).flatten(1)
         innovation = predicted.residuals.mean(0)
-        if self.localization is None:
-            roots = torch.ones(1, len(innovation)).to(x)
-        else:
-            rho = correlations(self.localization, data.operator.domain, like=x)
-            roots = rho[:, places(data, mean[None])].sqrt()
+        roots = local_roots(self.localization, data, mean)
         moved = torch.empty_like(deviations)
-        points = torch.arange(deviations.shape[1], device=x.device)
-        for part in points.split(_POINTS_AT_ONCE):
-            own = roots if self.localization is None else roots[part]
-            weights = _transform(own[:, None] * predicted.deviations, own * innovation)
+        for part in torch.arange(deviations.shape[1], device=x.device).split(_POINTS_AT_ONCE):
+            own = roots if len(roots) == 1 else roots[part]
+            weights = transform(own[:, None] * predicted.deviations, own * innovation).matrix
             weights = weights.expand(len(part), -1, -1)
             moved[:, part] = torch.einsum("mp,pmk->kp", deviations[:, part], weights)
         return self.relaxed(mean + moved.reshape(x.shape), members)
 
 
-def _transform(y: Tensor, innovation: Tensor) -> Tensor:
-    """Weights ``w + ((M - 1) P)^(1/2)``, ``(points, M, M)``, of the deviations of the members.
+class Transform(NamedTuple):
+    """Weights of the deviations of the members at each point."""
+
+    mean: Tensor
+    """Those of the mean, ``w``: ``(points, M)``."""
+    matrix: Tensor
+    """Those of the members, ``w + ((M - 1) P)^(1/2)``: ``(points, M, M)``, a member a column."""
+
+
+def transform(y: Tensor, innovation: Tensor) -> Transform:
+    """The ensemble transform at each point; see `LETKF`.
 
     Args:
         y: Whitened deviations of the predictions, ``(points, M, data)``.
@@ -213,9 +217,16 @@ def _transform(y: Tensor, innovation: Tensor) -> Tensor:
     values = values.clamp_min(0) + scale
     pulled = (y @ innovation[..., None])[..., 0]
     mean = (vectors @ ((vectors.mT @ pulled[..., None]) / values[..., None]))[..., 0]
-    root: Tensor = vectors @ ((scale / values).sqrt()[..., None] * vectors.mT)
-    total: Tensor = root + mean[..., None]
-    return total
+    root = vectors @ ((scale / values).sqrt()[..., None] * vectors.mT)
+    return Transform(mean, root + mean[..., None])
+
+
+def local_roots(localization: GaspariCohn | None, data: Likelihood, x: Tensor) -> Tensor:
+    """Roots of the correlations of points and data, ``(points, m)``; ``(1, m)`` without any."""
+    if localization is None:
+        return torch.ones(1, data.operator.n_data).to(x)
+    rho = correlations(localization, data.operator.domain, like=x)
+    return rho[:, places(data, x[None])].sqrt()
 
 
 class Predictions(NamedTuple):

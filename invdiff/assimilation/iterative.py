@@ -8,9 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from invdiff.assimilation.analysis import EnsembleAnalysis, correlations, perturbations
-from invdiff.conditioning.laplace import Laplace
-from invdiff.covariance import DenseCovariance
+from invdiff.arguments import as_integer, as_number
+from invdiff.assimilation.analysis import EnsembleAnalysis, local_roots, predictions, transform
 from invdiff.likelihood import Likelihood
 from invdiff.noise import StepNoise
 
@@ -21,48 +20,65 @@ __all__ = ["IEnKF"]
 class IEnKF(EnsembleAnalysis):
     r"""The iterative ensemble Kalman filter: data are explained by states of the cycle before.
 
-    The members ``x_i`` of the last analysis and the model ``F`` to the time of the data make the
-    prior ``N(m, C)``, localized and inflated, and the operator ``A o F``. Gauss-Newton steps find
-    the mode ``x*`` (`invdiff.Laplace`); with the Jacobian ``J`` there the members move by ::
+    With the model ``F`` from the last analysis to the time of the data, the deviations ``X`` of the
+    members there and weights ``w`` of each point of the grid, Gauss-Newton steps minimise ::
 
-        x_i <- x_i + C J^T (J C J^T + Sigma)^-1 (y + n_i - A(F(x*)) - J (x_i - x*))
+        |y - A(F(x + X w))|^2_(rho / Sigma) / 2 + (M - 1) |w|^2 / 2
 
-    and go on to the time of the data (Sakov, Oliver & Bertino 2012, doi 10.1175/MWR-D-11-00176.1;
-    here with perturbed observations). Neither model nor operator is replaced by a regression over
-    the members, and what the data say of the last state is used.
+    where ``Y``, the derivative of the predictions along the members, is found from members that are
+    ``bundle`` times as far from the present mean (Sakov, Oliver & Bertino 2012, doi
+    10.1175/MWR-D-11-00176.1; localized: Bocquet 2016, doi 10.1002/qj.2711). The members then are
+    transformed as by `LETKF`, and go on to the time of the data.
 
-    Assumptions: a differentiable model and operator, a model without error, Gaussian members.
+    Assumptions: a model without error, members that are nearly Gaussian at the last analysis.
+    Localization takes the places of the data as those of the state before; it is for data that
+    follow soon. Nothing is drawn.
 
-    Cost: per Gauss-Newton step as many reverse passes of model and operator as there are data, for
-    one state; then one more forecast of the members.
+    Cost: per Gauss-Newton step a forecast of all members, and an analysis of `LETKF`; then one more
+    forecast.
 
     Args:
         localization: Correlation by distance; None for none.
         inflation: Factor on the deviations of the members from their mean, before the analysis.
         relaxation: Share of the spread before the analysis to which that after it is relaxed.
-        iterations: Largest number of Gauss-Newton steps.
+        iterations: Number of Gauss-Newton steps.
+        bundle: Distance of the members that find the derivative, in deviations of the members.
 
     Raises:
-        InputError: An inflation that is not positive, or a share outside ``[0, 1]``.
+        InputError: A setting out of range.
     """
 
-    iterations: int = 4
+    iterations: int = 3
+    bundle: float = 0.1
+
     starts_before: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        object.__setattr__(self, "iterations", as_integer("iterations", self.iterations, least=1))
+        as_number("bundle", self.bundle)
 
     def __call__(self, members: Tensor, data: Likelihood, noise: StepNoise) -> Tensor:
         """The members of the cycle before, after the data, ``(M, *domain)``."""
         x = self.inflated(members)
-        mean = x.mean(0, keepdim=True)
-        deviations = (x - mean).flatten(1)
-        covariance = deviations.mT @ deviations / (len(x) - 1)
-        if self.localization is not None:
-            covariance = covariance * correlations(self.localization, data.operator.domain, like=x)
-        laplace = Laplace(iterations=self.iterations, scale=None)
-        (model,) = laplace.around_mode(mean, DenseCovariance.of(covariance), [data]).models
-        matrix = model.matrix().reshape(-1, x[0].numel())
-        e = perturbations(data, noise, like=x)
-        residuals = model.measured(model.residual(mean)) - deviations @ matrix.mT + e
-        gain = covariance @ matrix.mT
-        eye = torch.eye(len(matrix), dtype=x.dtype, device=x.device)
-        weights = torch.linalg.solve(matrix @ gain + eye, residuals.mT)
-        return self.relaxed(x + (gain @ weights).mT.reshape(x.shape), members)
+        start = x.mean(0)
+        deviations = (x - start).flatten(1)
+        roots = local_roots(self.localization, data, start)
+        weights = torch.zeros(len(roots), len(x)).to(x)
+        for _ in range(self.iterations):
+            mean = start + self._along(deviations, weights).reshape(start.shape)
+            near = mean + self.bundle * (x - start)
+            predicted = predictions(near, data)
+            y = predicted.deviations / self.bundle
+            # The residual at the mean, continued to the weights zero.
+            at_zero = predicted.residuals.mean(0) + weights @ y
+            own = roots[:, None] * y
+            update = transform(own, roots * at_zero)
+            weights = update.mean
+        moved = torch.einsum("mp,pmk->kp", deviations, update.matrix.expand(x[0].numel(), -1, -1))
+        return self.relaxed(start + moved.reshape(x.shape), members)
+
+    @staticmethod
+    def _along(deviations: Tensor, weights: Tensor) -> Tensor:
+        """The change of the field by weights ``(points or 1, M)`` of the deviations."""
+        return (deviations * weights.mT).sum(0)

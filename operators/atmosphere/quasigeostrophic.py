@@ -11,7 +11,7 @@ from torch import Tensor
 
 from invdiff.arguments import as_integer, as_number
 from invdiff.grid import Grid
-from invdiff.operators.atmosphere.inputs import as_rate
+from invdiff.operators.atmosphere.inputs import as_damping_time, as_rate
 from invdiff.operators.atmosphere.integrators import OSCILLATION_LIMIT, check_dt, rk4
 from invdiff.operators.atmosphere.periodic import (
     Waves,
@@ -99,8 +99,7 @@ class TwoLayerQG:
             object.__setattr__(self, name, as_number(name, getattr(self, name)))
         for name in ("beta", "drag"):
             object.__setattr__(self, name, as_rate(name, getattr(self, name)))
-        if self.damping_time != math.inf:
-            object.__setattr__(self, "damping_time", as_number("damping_time", self.damping_time))
+        object.__setattr__(self, "damping_time", as_damping_time(self.damping_time))
         upper, lower = (as_number("a mean wind", u, above=-math.inf) for u in self.winds)
         object.__setattr__(self, "winds", (upper, lower))
         advected = math.sqrt(2) * self._largest_wave * self.max_velocity

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import chain
 from typing import Any, Self
 
 import numpy as np
@@ -48,8 +49,8 @@ class Rollout:
         observed: ``H``, linear or not; None for the states themselves.
         every: steps between the observations.
         observes_start: whether the initial state is observed, too.
-        checkpoint: steps between the states that a gradient stores, 0 for all of their graph; None
-            for what needs the least memory.
+        checkpoint: steps between the states that a gradient stores, the others being computed
+            again; 0 stores every step. By default every step up to 256 MB, else what needs least.
 
     Raises:
         InputError: numbers of steps that do not fit, or something else than a model or operator.
@@ -117,17 +118,15 @@ class Rollout:
             NonFiniteError: an initial state with NaN or Inf.
             DivergedError: a state that is not finite after a step.
         """
-        states = trajectory(
+        later = trajectory(
             self.model, x, self.n_steps, every=self.every, checkpoint=self.checkpoint
         )
-        first = [x] if self.observes_start else []
+        states = chain([x] if self.observes_start else [], later)
         if self._observation is None:
-            return torch.stack([*first, *states], 1)
-        if not self._observes_states:
-            return self._observation(torch.stack([*first, *states], 1))
-        data = [self._observation(state) for state in first]
-        data += [self._observation(state) for state in states]
-        return torch.stack(data, 1)
+            return torch.stack([*states], 1)
+        if self._observes_states:
+            return torch.stack([self._observation(state) for state in states], 1)
+        return self._observation(torch.stack([*states], 1))
 
     @property
     def is_differentiable(self) -> bool:

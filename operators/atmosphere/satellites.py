@@ -14,11 +14,10 @@ from invdiff.arguments import as_number
 from invdiff.errors import InputError
 from invdiff.grid import Grid
 from invdiff.operators.atmosphere.latlon import horizontal
+from invdiff.operators.atmosphere.rotation import EARTH_RADIUS, EARTH_ROTATION
 from invdiff.operators.inputs import describe
 
 __all__ = ["swath"]
-
-_EARTH_RADIUS, _EARTH_ROTATION = 6.371e6, 7.292e-5  # m, 1/s
 
 
 def swath(
@@ -81,15 +80,15 @@ def swath(
         ]
     ).reshape(3, -1)
     # With a tenth of the width between samples the swath's edge is right to half a percent.
-    n_per_second = 10 * 2 * math.pi * _EARTH_RADIUS / period / width
+    n_per_second = 10 * 2 * math.pi * EARTH_RADIUS / period / width
     seen = []
     for first, last in itertools.pairwise(edges):
         t = np.linspace(first, last, 2 + math.ceil(n_per_second * (last - first)))
-        angle, turned = 2 * np.pi * t / period, np.radians(node) - _EARTH_ROTATION * t
+        angle, turned = 2 * np.pi * t / period, np.radians(node) - EARTH_ROTATION * t
         x, y = np.cos(angle), np.sin(angle) * math.cos(turn)
         east = x * np.cos(turned) - y * np.sin(turned)
         north = x * np.sin(turned) + y * np.cos(turned)
         track = np.stack([east, north, np.sin(angle) * math.sin(turn)])
         nearest = (track.T @ points).max(0)
-        seen.append(nearest >= math.cos(min(width / 2 / _EARTH_RADIUS, math.pi)))
+        seen.append(nearest >= math.cos(min(width / 2 / EARTH_RADIUS, math.pi)))
     return torch.from_numpy(np.stack(seen)).reshape(-1, len(lat), len(lon))

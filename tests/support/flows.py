@@ -11,15 +11,18 @@ from torch import Tensor
 
 from invdiff.dynamics import trajectory
 from invdiff.operators.atmosphere import (
+    BarotropicVorticity,
     KolmogorovFlow,
     Lorenz63,
     Lorenz96,
+    ShallowWater,
     SphericalHarmonics,
     TwoLayerQG,
 )
 from invdiff.protocols import StepModel
 
 DOUBLE = torch.float64
+SPHERE = SphericalHarmonics(12)
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,23 @@ def smooth(*shape: int, scale: float = 3.0, seed: int = 0) -> Tensor:
     return fields / fields.std()
 
 
+def smooth_waves(harmonics: SphericalHarmonics, n: int, *, seed: int = 0) -> Tensor:
+    """Coefficients of ``n`` fields of mean zero, of size one and of a few waves."""
+    degree = torch.arange(harmonics.degree + 1)[:, None]
+    a = band_limited(harmonics, n, dtype=DOUBLE, seed=seed) * torch.exp(-((degree / 4) ** 2))
+    return a * (degree > 0)
+
+
+def shallow_water_states(harmonics: SphericalHarmonics, n: int) -> Tensor:
+    """Winds of a vorticity of 2e-5 and a divergence of 1e-6 1/s; heights of 200 m about 10 km."""
+    waves = torch.stack([smooth_waves(harmonics, n, seed=seed) for seed in range(3)], 1)
+    potentials = waves / torch.from_numpy(np.minimum(harmonics.laplacian, -2.0)) * 6.4e6
+    east, north = harmonics.gradient(potentials)
+    u = 1e-6 * east[:, 1] - 2e-5 * north[:, 0]
+    v = 2e-5 * east[:, 0] + 1e-6 * north[:, 1]
+    return torch.stack([u, v, 1e4 + 200 * harmonics.inverse(waves[:, 2])], 1)
+
+
 FLOWS = {
     "lorenz63": Flow(
         Lorenz63(0.02, dtype=DOUBLE),
@@ -76,6 +96,16 @@ FLOWS = {
         TwoLayerQG(24, 2400.0, dtype=DOUBLE),
         lambda n: 3e-5 * smooth(n, 2, 24, 24),
         unstable_dt=8000.0,
+    ),
+    "barotropic": Flow(
+        BarotropicVorticity(SPHERE, 4000.0, dtype=DOUBLE),
+        lambda n: 2e-5 * SPHERE.inverse(smooth_waves(SPHERE, n)),
+        unstable_dt=12000.0,
+    ),
+    "shallow water": Flow(
+        ShallowWater(SPHERE, 2000.0, dtype=DOUBLE),
+        lambda n: shallow_water_states(SPHERE, n),
+        unstable_dt=6000.0,
     ),
 }
 

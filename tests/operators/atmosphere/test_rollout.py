@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from invdiff import Grid
+from invdiff import Grid, dynamics
 from invdiff.completion import completed
 from invdiff.dynamics import trajectory
 from invdiff.errors import DivergedError, DTypeError, InputError, NonFiniteError, ShapeError
@@ -90,20 +90,24 @@ def test_checkpoints_change_no_bit(every, checkpoint):
     assert torch.equal(*gradients)
 
 
-def test_checkpoints_are_made_of_few_states():
+def test_checkpoints_are_made_of_few_states(monkeypatch):
     """Tensors that autograd keeps until the backward pass: some states, not every step."""
     kept = {}
-    for k in (0, 1, 10):
+    for k in (0, 1, 10, "small", "large"):
+        monkeypatch.setattr(dynamics, "_STORED_AT_MOST", 0 if k == "large" else 2**28)
         sizes = []
         hooks = torch.autograd.graph.saved_tensors_hooks(
             lambda t, sizes=sizes: (sizes.append(t.numel()), t)[1], lambda t: t
         )
         with hooks:
-            Rollout(MODEL, 100, every=100, checkpoint=k)(X.clone().requires_grad_())
+            length = k if isinstance(k, int) else None
+            Rollout(MODEL, 100, every=100, checkpoint=length)(X.clone().requires_grad_())
         kept[k] = sum(sizes) / X.numel()
     assert kept[0] > 800
     assert kept[1] <= 101
     assert kept[10] <= 11
+    assert kept["small"] == kept[0]
+    assert kept["large"] <= 51  # segments of two steps
 
 
 def test_products_with_the_jacobian_as_gauss_newton_takes_them():

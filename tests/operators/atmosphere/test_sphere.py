@@ -78,6 +78,7 @@ def test_products_are_projected_without_aliasing():
     """The default truncation: integrals of three fields are exact, those one degree up are not."""
     coarse, fine = SphericalHarmonics(16), SphericalHarmonics(64, truncation=21)
     assert coarse.degree == 10
+    assert SphericalHarmonics(16, 24).degree == 7  # here the longitudes limit it
     errors = []
     for degree in (10, 11):
         harmonics = SphericalHarmonics(16, truncation=degree)

@@ -1,5 +1,6 @@
 """The laws of step models, over one registry of all of them."""
 
+import pickle
 from dataclasses import replace
 
 import pytest
@@ -90,6 +91,7 @@ def test_what_a_model_states(flow):
     assert identity({"model": model}) == identity({"model": replace(model)})
     assert identity({"model": model}) != identity({"model": replace(model, dt=model.dt / 2)})
     assert repr(replace(model, dt=model.dt / 2)) != repr(model)
+    assert pickle.loads(pickle.dumps(model)) == model  # as workers are sent it
 
 
 @every_flow
