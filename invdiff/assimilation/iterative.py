@@ -49,7 +49,7 @@ class IEnKF(EnsembleAnalysis):
     """
 
     iterations: int = 3
-    bundle: float = 0.1
+    bundle: float = 1.0
 
     starts_before: ClassVar[bool] = True
 
