@@ -138,8 +138,8 @@ def energy_score(
     It is the CRPS for vectors of one component. Unlike the mean CRPS it sees wrong correlations
     between components, though weakly. The score of the members as they are has :math:`M^2` in place
     of :math:`M (M - 1)`. The distances come from inner products of deviations
-    from the ensemble mean, so members and vectors may be chunked in any way; members that are equal
-    are apart by rounding, 1e-8 of the spread. Cost: :math:`M^2` inner products.
+    from the ensemble mean, which add up over the chunks of a vector; members that are equal are
+    apart by rounding, 1e-8 of the spread. Cost: :math:`M^2` inner products.
 
     Args:
         ensemble: The members, with dimension ``dim``, in the units of the truth.
@@ -191,7 +191,8 @@ def energy_score(
         where=where,
         is_complete=True,
     )
-    members = given.ensemble.fillna(0).drop_vars(dim, errors="ignore")
+    # One chunk of members: chunks of pairs of members would be many and small.
+    members = one_chunk(given.ensemble, dim).fillna(0).drop_vars(dim, errors="ignore")
     root, m = norm**0.5, members.sizes[dim]
     error = root * (members - given.truth.fillna(0))
     skill = ((error**2).sum(vector) ** 0.5).mean(dim)

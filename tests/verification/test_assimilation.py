@@ -121,7 +121,8 @@ def test_the_expectation_without_noise() -> None:
     few = innovation_chi_square(
         system.background[:4], system.observations, "station", noise_std=1e-2, by="time"
     )
-    assert (few["expected"] > 10).all()
+    assert np.isfinite(few["expected"]).all()
+    assert few["expected"].mean() > 100
 
 
 def test_two_members_lead_one_to_expect_nothing() -> None:
