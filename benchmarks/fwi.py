@@ -13,8 +13,9 @@ noise, what our operator makes of the published data; 2 % else) and errors of 5 
 to 4500 m/s, ``mae`` in m/s, ``rel_l2``; for ensembles of their mean, with ``coverage90`` of all
 cells by Student intervals, ``rank``, the rank correlation of std and absolute error, and
 ``rank_smoothed``, that of variance and squared error over windows of 3 cells; ``member_mae`` and
-``member_chi2``, the mean and the largest over the members. ``misfit``: chi2 a datum. Weights of TV
-and RED-diffusion, levels and weights of data were chosen on generated models of another seed.
+``member_chi2``, the mean and the largest over the members. ``misfit``: chi-square per datum.
+Weights of TV and RED-diffusion, levels and weights of data were chosen on generated models of
+another seed.
 
 Two cases stand outside of what the method assumes: ``density``, data of a density that follows the
 velocity, inverted with a constant one, also with errors of the modelling (``relative``, a share of
@@ -95,8 +96,13 @@ def singles(budget: int) -> dict[str, Arm]:
 
 def ensemble(n_members: int, budget: int) -> dict[str, Arm]:
     """Members that share a fit, and a budget."""
-    # A sixteenth of a member's gradients are its own, the others those of the fit.
-    n = 16 * (budget // N_SHOTS) // (15 + n_members)
+    n_gradients = budget // N_SHOTS
+
+    def cost(n: int) -> int:
+        own = AnnealedPosterior.within(n).steps + 1
+        return n + (n_members - 1) * own
+
+    n = max(n for n in range(8, n_gradients) if cost(n) <= n_gradients)
     posterior = AnnealedPosterior.within(n, bands=BANDS)
     return {f"invdiff posterior, {n_members} members": Arm(posterior, n_members, n * N_SHOTS)}
 
@@ -273,7 +279,7 @@ def main() -> None:
 
 
 def _order(case: str) -> tuple[str, int, bool]:
-    """By name, generated models by number, what tells of the operator first."""
+    """By name, generated models by number, rows that test the operator first."""
     first, second, *_ = case.split()
     return first, int(second) if second.isdigit() else 0, second != "data"
 

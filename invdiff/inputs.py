@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 
 def check_problem(problem: Problem, operator: object, prior: Prior | None, *, verb: str) -> None:
-    """Refuse a problem that is none, or that comes with an operator or with what is no prior.
+    """Refuse an invalid problem, an operator beside it, or an object that is not a prior.
 
     Args:
         problem: what a verb was given first.

@@ -123,6 +123,10 @@ class Checkpoint:
         """Store values as :func:`save` does."""
         save(self.path, values, run=self.run)
 
+    def part(self, name: str) -> Checkpoint:
+        """The file beside this one of a part of the run that comes first."""
+        return Checkpoint(self.path.with_name(f"{self.path.name}.{name}"), self.run)
+
     def load(self, device: str | torch.device) -> dict[str, Any] | None:
         """Values as :func:`load` reads them; None if there is no file."""
         return load(self.path, run=self.run, device=device) if self.path.exists() else None

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
@@ -17,7 +16,7 @@ from invdiff.errors import CalibrationWarning, DataFitWarning, DataWarning, Invd
 if TYPE_CHECKING:  # the command line starts without it
     import xarray as xr
 
-__all__ = ["Checkpoint", "Overwrite", "Seed", "default_of", "given", "messages", "report"]
+__all__ = ["Checkpoint", "Overwrite", "Seed", "given", "messages", "report"]
 
 Checkpoint = Annotated[
     Path | None, typer.Option(help="File to store the run in, and to resume it from.")
@@ -31,11 +30,6 @@ _OWN_WARNINGS = (CalibrationWarning, DataFitWarning, DataWarning)
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """The options that were given; the others keep the defaults of the function they go to."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def default_of(function: Callable[..., Any], name: str) -> Any:
-    """The default of a function's argument."""
-    return signature(function).parameters[name].default
 
 
 def report(out: Path, result: xr.Dataset) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from invdiff.cli.common import Checkpoint, Overwrite, Seed, default_of, given, messages, report
+from invdiff.cli.common import Checkpoint, Overwrite, Seed, given, messages, report
 
 if TYPE_CHECKING:  # the command line starts without them
     import xarray as xr
@@ -39,7 +39,9 @@ Bounds = Annotated[
     tuple[float, float] | None,
     typer.Option(help="Lowest and highest velocity, m/s; default 1400 5000."),
 ]
-Band = Annotated[list[float] | None, typer.Option(help="Data below it first, Hz; repeat, rising.")]
+Band = Annotated[
+    list[float] | None, typer.Option(help="Corner frequency of a first stage, Hz; repeat, rising.")
+]
 Absorbing = Annotated[int, typer.Option("--absorbing", help="Cells of the absorbing layers.")]
 FreeSurface = Annotated[bool, typer.Option("--free-surface", help="The top reflects.")]
 Mute = Annotated[
@@ -48,7 +50,7 @@ Mute = Annotated[
 ]
 Relative = Annotated[
     float | None,
-    typer.Option(help="Errors of modelling, of the traces' amplitude; default 0.05."),
+    typer.Option(help="Modelling error as a share of the trace amplitude; default 0.05."),
 ]
 Ricker = Annotated[
     float | None,
@@ -71,7 +73,7 @@ MaxSolves = Annotated[
     int | None,
     typer.Option(help="Forward solves per member, each with its adjoint; default 1500."),
 ]
-Workers = Annotated[int, typer.Option("--threads", help="Shots at work at once.")]
+Workers = Annotated[int, typer.Option("--threads", help="Number of shots solved in parallel.")]
 Device = Annotated[str | None, typer.Option(help="Of the prior and the models; default cpu.")]
 
 
@@ -149,7 +151,7 @@ def _tell(problem: Problem) -> None:
     if "noise_source" in notes:
         level = f"{problem.noise_std:.3g}, {notes['noise_source']}"
         typer.echo(f"invdiff: noise of a sample {level}", err=True)
-    if "wavelet" in notes:
+    if str(notes.get("wavelet", "")).startswith("estimated"):
         typer.echo(f"invdiff: wavelet {notes['wavelet']}", err=True)
 
 
@@ -157,12 +159,11 @@ def _method(
     problem: Problem, prior: Prior | None, band: list[float] | None, *, max_solves: int | None
 ) -> Method | None:
     """The default method with its bands; None where there are none."""
-    from invdiff.fwi import invert as draw
-    from invdiff.fwi.inversion import default_method
+    from invdiff.fwi.inversion import SOLVES, default_method
 
     if not band:
         return None
-    n_gradients = (max_solves or default_of(draw, "max_solves")) // problem.operator.range.shape[0]
+    n_gradients = SOLVES if max_solves is None else max_solves // problem.operator.range.shape[0]
     return default_method(prior, n_gradients, bands=tuple(band))
 
 

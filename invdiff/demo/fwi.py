@@ -53,7 +53,7 @@ def run_fwi_demo(
     *,
     realizations: int = 4,
     seed: int = 0,
-    n_gradients: int = 300,
+    n_gradients: int = 400,
     overwrite: bool = False,
     progress: bool = True,
 ) -> FWIReport:

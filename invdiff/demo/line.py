@@ -27,7 +27,6 @@ FREQUENCY = 12.0  # Hz
 DT, N_SAMPLES = 1e-3, 1000
 N_SHOTS, RECEIVER_SPACING, DEPTH = 6, 20.0, 10.0  # m
 NOISE = 0.02  # of the standard deviation of the traces
-MODELLING = 0.01  # likewise, the modelling error of the coarser grid
 SMOOTHING = 120.0  # m, from the truth to the starting model
 MUTED = 25.0  # m: the grid does not resolve a point source and its surroundings
 
@@ -41,7 +40,7 @@ class Line(NamedTuple):
             of the grid of 10 m.
         start: The truth, smoothed.
         pressure: The traces ``(shot, receiver, time)``, simulated on the finer grid; the attribute
-            ``noise_std`` holds the standard deviation of noise and modelling errors.
+            ``noise_std`` holds the standard deviation of the noise.
         weights: The weights ``(shot, receiver)``, 0 for near offsets.
     """
 
@@ -92,7 +91,7 @@ def simulate_line(
     unit = clean.std()
     rng = np.random.default_rng(seed)
     noise = torch.from_numpy(rng.standard_normal(clean.shape, dtype=np.float32))
-    noise_std = float(unit) * (NOISE**2 + MODELLING**2) ** 0.5
+    noise_std = NOISE * float(unit)
     smooth = gaussian_filter(mean.numpy(), SMOOTHING / SPACING, mode="nearest")
     return Line(
         operator,

@@ -115,7 +115,7 @@ class AnnealedMode:
 
     @property
     def levels(self) -> np.ndarray:
-        """Noise levels of the steps in m/s, falling geometrically."""
+        """Noise levels of the steps in m/s, falling geometrically: of a posterior at most these."""
         return np.geomspace(self.highest, self.lowest, self.steps)
 
     def init(self, setting: Setting) -> InversionState:
@@ -164,7 +164,14 @@ class AnnealedMode:
         if self.fit is None:
             return Fit(starts, 0, is_shared)
         shared = setting._replace(start=starts, members=range(len(starts)))
-        *_, last = descend(self.fit, shared, max_solves=self._budget_of_fit(setting))
+        stored = setting.checkpoint
+        *_, last = descend(
+            self.fit,
+            shared,
+            max_solves=self._budget_of_fit(setting),
+            checkpoint=None if stored is None else stored.part("fit").path,
+            run=None if stored is None else stored.run,
+        )
         if not isinstance(self.fit, AnnealedMode):
             return Fit(last.x, last.solves, is_shared)
         origin, (_, _, curvature, damping) = last.memory["origin"], _recall(last.memory)
@@ -201,6 +208,11 @@ class AnnealedMode:
         # The curvature of an annealed fit is used as it is.
         hessian = 0 if isinstance(self.fit, AnnealedMode) else n_shots
         return fit + hessian + 2 * self.shots.count(n_shots)
+
+    def sees_all(self, step: int) -> bool:
+        """Whether that step used all shots and frequencies."""
+        last = self.bands[-1][0] if self.bands else np.inf
+        return isinstance(self.shots, AllShots) and bool(self.levels[step] <= last)
 
     def cost(self, setting: Setting, state: InversionState) -> int:
         """Forward solves of one evaluation, or of two where the objective changes."""

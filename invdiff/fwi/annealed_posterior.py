@@ -73,7 +73,7 @@ class AnnealedPosterior(AnnealedMode):
     Args:
         steps: Number of noise levels.
         highest: Largest first noise level, m/s; it is twice the estimated error of the fit if that
-            is less.
+            is less, and the scatter not 0.
         lowest: Last noise level, m/s.
         bands: Pairs ``(noise level, frequency)`` in m/s and Hz, as of `AnnealedMode`.
         shots: Choice of the shots that a step uses.
@@ -162,7 +162,7 @@ class AnnealedPosterior(AnnealedMode):
         for models, own in [(x, members)] if fit.is_shared else alone:
             level = self.highest
             if rms is not None:
-                # With noise that is no member's own: each depends on its own number only.
+                # With the noise of member 0, whichever are drawn: all have the same level.
                 level = level_with_deviations(prior, models[:1], rms, **noise([0]))
             d = deviations(prior, models, level, **noise(own))
             parts.append(self._explained(setting, fit, models, d=d, level=level))

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import numpy as np
 
 from invdiff.errors import InputError
 from invdiff.fwi.objective import Objective
+from invdiff.fwi.shots import AllShots
 
-__all__ = ["band_at", "check_bands", "first_band", "in_band"]
+__all__ = ["band_at", "check_bands", "first_band", "in_band", "sees_all"]
 
 
 def check_bands(bands: Sequence[float]) -> None:
@@ -43,7 +45,7 @@ def first_band(method: object) -> float | None:
     if not bands:
         return None
     first = bands[0]  # annealed methods have pairs (noise level, frequency)
-    return float(first[1] if isinstance(first, tuple) else first)
+    return float(first[1] if isinstance(first, tuple | list) else first)
 
 
 def band_at(bands: Sequence[float], share: float) -> float | None:
@@ -56,3 +58,14 @@ def in_band(objective: Objective, bands: Sequence[float], share: float) -> Objec
     """The objective of data low-passed at the frequency of :func:`band_at`."""
     frequency = band_at(bands, share)
     return objective if frequency is None else objective.below(frequency)
+
+
+def sees_all(method: Any, step: int, bands: Sequence[float]) -> bool:
+    """Whether a step used all frequencies and shots, so that its misfit is that of the data.
+
+    Args:
+        method: Inversion method with ``steps`` and ``shots``.
+        step: Number of the step, from zero on.
+        bands: Frequencies in Hz below which the first steps work.
+    """
+    return isinstance(method.shots, AllShots) and band_at(bands, step / method.steps) is None

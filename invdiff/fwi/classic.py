@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from invdiff.arguments import as_integer
-from invdiff.fwi.bands import band_at, check_bands, in_band
+from invdiff.fwi.bands import band_at, check_bands, in_band, sees_all
 from invdiff.fwi.method import Setting, without_data
 from invdiff.fwi.objective import Objective
 from invdiff.fwi.shots import AllShots, Shots, check_shots
@@ -114,6 +114,10 @@ class _Descent(ABC):
         memory["scale"] = torch.tensor(scales, dtype=torch.float64)
         misfit = torch.tensor(misfits, dtype=torch.float64)
         return state.after(torch.stack(models), misfit, solves=spent, memory=memory)
+
+    def sees_all(self, step: int) -> bool:
+        """Whether that step used all shots and frequencies."""
+        return sees_all(self, step, self.bands)
 
     def penalty(self, x: Tensor) -> Tensor:
         """Sum of the penalties of models ``(batch, nz, nx)``: ``(batch,)``, double precision."""

@@ -34,9 +34,11 @@ def descend(
         setting: Objective, prior, starting models and randomness.
         max_solves: Forward solves per member, never exceeded; the limit may shorten the last line
             search.
-        stop_at: Normalised misfit at which all members are finished; noise alone gives 1.
+        stop_at: Normalised misfit at which all members are finished; noise alone gives 1. Steps of
+            some shots or frequencies do not end a run.
         checkpoint: File of the state, written after each step, from which a run is resumed: bit for
-            bit, unless the budget had shortened a line search.
+            bit, unless the budget had shortened a line search. While a fit inside of the method
+            runs, its state is in a file of the same name with ``.fit``.
         run: Identity of the run that the file must have.
 
     Raises:
@@ -46,8 +48,8 @@ def descend(
     """
     # A fit inside a method has a share of the caller's budget.
     total = max_solves if setting.max_solves == sys.maxsize else setting.max_solves
-    setting = setting._replace(max_solves=max_solves)
     file = None if checkpoint is None else Checkpoint(checkpoint, run or {})
+    setting = setting._replace(max_solves=max_solves, checkpoint=file)
     stored = None if file is None else file.load(setting.start.device)
     if stored is not None:
         state = InversionState(**stored)
@@ -60,12 +62,18 @@ def descend(
                 got=f"max_solves={total}",
                 expected=f"at least {least + total - max_solves} forward solves per member",
             )
+        if file is not None:
+            file.save(vars(state))
+            file.part("fit").path.unlink(missing_ok=True)
 
     def is_over(state: InversionState) -> bool:
         if state.step >= method.steps:
             return True
-        is_spent = state.solves + method.cost(setting, state) > max_solves
-        return is_spent or (stop_at is not None and bool((state.misfit[:, -1] <= stop_at).all()))
+        if state.solves + method.cost(setting, state) > max_solves:
+            return True
+        if stop_at is None or (state.step > 0 and not method.sees_all(state.step - 1)):
+            return False
+        return bool((state.misfit[:, -1] <= stop_at).all())
 
     yield from advance(
         method,

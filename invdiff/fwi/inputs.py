@@ -61,7 +61,7 @@ def given_traces(
 
 
 def _given_waves(problem: Problem, weights: xr.DataArray | None) -> Problem:
-    """A problem for `invert`, checked, with other weights if there are any."""
+    """A problem for `invert`, checked; further weights multiply its own."""
     operator = _wave_operator(problem.operator)
     if problem.scale != 1:
         raise InputError(
@@ -70,7 +70,9 @@ def _given_waves(problem: Problem, weights: xr.DataArray | None) -> Problem:
             expected="models in m/s, and data in the units of the operator's predictions",
         )
     if weights is not None:
-        problem = replace(problem, weights=_trace_weights(weights, operator.range))
+        further = _trace_weights(weights, operator.range)
+        own = 1.0 if problem.weights is None else problem.weights
+        problem = replace(problem, weights=own * further)
     given = None if problem.weights is None else problem.weights.cpu().numpy()
     if given is not None:
         try:
@@ -199,7 +201,7 @@ def given_starts(
     else:
         label = 'operator.domain.to_dataarray(torch.as_tensor(values), "velocity")'
         check_dataarray(start, "the starting model", label=label)
-        x = _labelledgiven_starts(start, domain, len(members))
+        x = _labelled_starts(start, domain, len(members))
     low, high = float(x.min()), float(x.max())
     if low < operator.bounds[0] or high > operator.bounds[1]:
         raise InputError(
@@ -213,7 +215,7 @@ def given_starts(
     return x
 
 
-def _labelledgiven_starts(start: xr.DataArray, domain: Grid, n_members: int) -> Tensor:
+def _labelled_starts(start: xr.DataArray, domain: Grid, n_members: int) -> Tensor:
     if "realization" not in start.dims:
         one = domain.to_tensor(start, name="start")
         return one.expand(n_members, *one.shape).clone()

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 import xarray as xr
+from numpy.typing import NDArray
 from tqdm import tqdm
 
 from invdiff.arguments import as_integer, as_number, as_path
@@ -23,6 +25,7 @@ from invdiff.fwi.objective import Objective
 from invdiff.fwi.result import labelled_result
 from invdiff.fwi.start import check_start
 from invdiff.fwi.state import InversionState
+from invdiff.grid import Grid
 from invdiff.inputs import as_device, moved
 from invdiff.noise import NoiseField
 from invdiff.noise_levels import GivenNoise
@@ -31,7 +34,9 @@ from invdiff.run_state import identity
 from invdiff.samplers.drive import member_numbers
 from invdiff.stepwise import to_the_end
 
-__all__ = ["default_method", "invert"]
+__all__ = ["SOLVES", "default_method", "invert"]
+
+SOLVES = 300  # forward solves for each shot by default
 
 
 def invert(
@@ -46,7 +51,7 @@ def invert(
     noise_std: GivenNoise | None = None,
     misfit: Misfit | None = None,
     weights: xr.DataArray | None = None,
-    max_solves: int = 1500,
+    max_solves: int | None = None,
     stop_at: float | None = None,
     is_weighted: bool | None = None,
     device: str | torch.device = "cpu",
@@ -68,7 +73,8 @@ def invert(
         prior: Prior of the models, on the operator's domain; None for classical inversion.
         start: Model ``(z, x)``, m/s, or one for each member ``(realization, z, x)``. Default: that
             of the problem.
-        seed: Seed of all randomness; a member depends on ``seed`` and its own number only.
+        seed: Seed of all randomness; a member depends on ``seed`` and its own number only, where
+            all have the same start.
         method: Default by :func:`default_method`: ``AnnealedPosterior`` with a prior, which draws,
             ``LBFGS`` without one, with the steps that ``max_solves`` pays for. Optimisers
             (``LBFGS``, ``Adam``, ``REDDiffusion``, ``AnnealedMode``) find one model from one start:
@@ -79,10 +85,12 @@ def invert(
             that of the problem, or ``y.attrs["noise_std"]``.
         misfit: Of the traces instead of half the squared residual over the noise.
         weights: Of the traces, over any of their dims; 0 leaves out: source, receiver, time mutes.
-            Default: those of the problem, or none.
-        max_solves: Forward solves per member, each with one adjoint solve. The check of the start
+            They multiply those of the problem, if it has any.
+        max_solves: Forward solves per member, each with one adjoint solve; by default 300 for each
+            shot. Surveys of many shots can use `Minibatch` steps. The check of the start
             and the last prediction, one forward solve per shot each, come on top.
-        stop_at: Normalised misfit at which to stop; None to use all steps or the budget.
+        stop_at: Normalised misfit of all data at which an optimiser stops; None to use all steps or
+            the budget.
         is_weighted: Whether to weight mean and std by ``exp(-misfit)``, tempered so that half of
             the members count: for an ensemble of starts, some of which ended in wrong minima. By
             default where a misfit is more than 1.5 times the smallest one (or 1, if that is less).
@@ -91,7 +99,8 @@ def invert(
             all models and shots in one call unless its ``shots_per_call`` bounds them; Devito's
             stay on the CPU. ``LBFGS`` and ``Adam`` solve for one member after another.
         checkpoint: File to which the run is stored after each step, and from which it is resumed
-            if it exists; a file of another run is refused.
+            if it exists; a file of another run is refused. A fit that comes first has the file of
+            this name with ``.fit`` until it is done.
         progress: Whether to show a progress bar.
 
     Returns:
@@ -99,7 +108,8 @@ def invert(
         (realization)`` (1 is expected), ``shot_misfit (realization, shot)``, ``misfit_history
         (realization, iteration)``, ``solves (iteration)``, ``weight (realization)`` and provenance
         attributes, ``invdiff_forward_solves`` and ``invdiff_adjoint_solves`` of all members among
-        them.
+        them, at most these where line searches differ. The history of ``Adam`` and ``REDDiffusion``
+        is that of the models before each step.
 
     Raises:
         ShapeError: Traces, start, weights or prior that do not fit the operator.
@@ -140,13 +150,21 @@ def invert(
         True
     """
     members, seed = member_numbers(realizations), as_integer("seed", seed, least=0)
-    max_solves = as_integer("max_solves", max_solves)
     stop_at = None if stop_at is None else as_number("stop_at", stop_at)
     where = as_device(device)
     given = given_traces(y, operator, prior, weights=weights)
     waves = moved(cast(WaveOperator, given.operator), where)
     prior = None if prior is None else moved(prior, where)
-    method = method or default_method(prior, max_solves // waves.range.shape[0])
+    n_shots = waves.range.shape[0]
+    max_solves = as_integer("max_solves", SOLVES * n_shots if max_solves is None else max_solves)
+    method = method or default_method(prior, max_solves // n_shots)
+    if stop_at is not None and isinstance(method, AnnealedPosterior):
+        raise UnsupportedError(
+            "draws end at their last noise level, not at a misfit",
+            got=f"stop_at={stop_at:g}",
+            expected="stop_at=None, or an optimiser such as AnnealedMode()",
+            hint="Fewer solves: max_solves.",
+        )
     _check_method(method, prior, waves)
     _check_misfit(misfit)
     traces = given_data(y, given, noise_std, device=where)
@@ -238,13 +256,33 @@ def _check_method(method: Any, prior: Prior | None, operator: WaveOperator) -> N
             hint="Without one use LBFGS() or Adam().",
         )
     domain = operator.domain
-    if prior is not None and (prior.grid.dims, prior.grid.shape) != (domain.dims, domain.shape):
+    if prior is not None and not _is_on(prior, domain):
         raise ShapeError(
             "the prior is on another grid than the operator's models",
-            got=f"{prior.grid.dims} of shape {prior.grid.shape}",
-            expected=f"{domain.dims} of shape {domain.shape}",
+            got=_described(prior.grid),
+            expected=_described(domain),
             hint="Put it on their grid: prior.on(operator.domain).",
         )
+
+
+def _is_on(prior: Prior, domain: Grid) -> bool:
+    """Whether a prior is on a grid; its coordinates count where both have them."""
+    own = prior.grid
+    if (own.dims, own.shape) != (domain.dims, domain.shape):
+        return False
+    both = own.coords.keys() & domain.coords.keys()
+    return all(_is_equal(np.asarray(own.coords[d]), np.asarray(domain.coords[d])) for d in both)
+
+
+def _is_equal(first: NDArray[Any], second: NDArray[Any]) -> bool:
+    """Whether coordinates agree to a hundredth of their step."""
+    step = float(np.abs(np.diff(second)).min()) if len(second) > 1 else 1.0
+    return bool(np.abs(first - second).max() <= 0.01 * step)
+
+
+def _described(grid: Grid) -> str:
+    ends = ", ".join(f"{d} {v[0]:g} to {v[-1]:g}" for d, v in grid.coords.items())
+    return f"{grid.dims} of shape {grid.shape}{', ' if ends else ''}{ends}"
 
 
 def _check_misfit(misfit: object) -> None:

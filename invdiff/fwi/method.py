@@ -13,6 +13,7 @@ from invdiff.fwi.objective import Objective
 from invdiff.fwi.state import InversionState
 from invdiff.noise import NoiseField
 from invdiff.protocols import Prior
+from invdiff.run_state import Checkpoint
 
 __all__ = ["Method", "Setting", "noised", "without_data"]
 
@@ -32,6 +33,8 @@ class Setting(NamedTuple):
     """Numbers of the realizations."""
     max_solves: int = sys.maxsize
     """Forward solves per member that a run may take."""
+    checkpoint: Checkpoint | None = None
+    """File of the run, beside which a fit inside of the method has one of its own."""
 
 
 class Method(Protocol):
@@ -49,6 +52,10 @@ class Method(Protocol):
 
     def init(self, setting: Setting) -> InversionState:
         """State before the first step."""
+        ...
+
+    def sees_all(self, step: int) -> bool:
+        """Whether that step, from zero on, used all shots and frequencies."""
         ...
 
     def cost(self, setting: Setting, state: InversionState) -> int:

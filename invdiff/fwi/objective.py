@@ -20,6 +20,10 @@ from invdiff.protocols import WaveOperator
 
 __all__ = ["Objective"]
 
+# Power of white noise that `lowpass` passes, as a share of that below its corner: the integral of
+# (1 + x^8)^-2.
+_PASSED = 7 / 8 * (np.pi / 8) / float(np.sin(np.pi / 8))
+
 _SMOOTHING = 3.0  # cells: the squares of a single draw fluctuate
 _FLOOR = 1e-3  # of the largest illumination
 _WRAPPERS = Masked | Filtered | SourceFitted
@@ -147,7 +151,9 @@ class Objective:
     def below(self, frequency: float) -> Objective:
         """The objective of data and prediction that are low-passed at a frequency in Hz."""
         dt = _interval(self.operator.range)
-        share = min(1.0, 2 * frequency * dt)  # of the samples that stay independent
+        # Of white noise this share of the power passes the filter, the integral of its response
+        # squared: so many samples stay independent.
+        share = min(1.0, 2 * frequency * dt * _PASSED)
         misfit: Misfit = Filtered(self.misfit, frequency, dt)
         weights = self._weights
         if weights is not None:

@@ -11,14 +11,16 @@ from torch import Tensor
 
 from invdiff.arguments import as_integer
 from invdiff.errors import InputError
-from invdiff.fwi.bands import check_bands, in_band
+from invdiff.fwi.bands import check_bands, in_band, sees_all
 from invdiff.fwi.method import Setting, noised, without_data
-from invdiff.fwi.shots import AllShots, Shots
+from invdiff.fwi.shots import AllShots, Shots, check_shots
 from invdiff.fwi.state import InversionState
 from invdiff.linalg import per_member
 from invdiff.noise import InversionStream
 
 __all__ = ["REDDiffusion"]
+
+_LEVELS = 1  # numbers of their own for the noise levels, apart from those of the shots
 
 _BETA_1, _BETA_2, _EPSILON = 0.9, 0.999, 1e-8  # of Adam (Kingma & Ba 2015, arXiv 1412.6980)
 
@@ -65,12 +67,17 @@ class REDDiffusion:
     def __post_init__(self) -> None:
         object.__setattr__(self, "steps", as_integer("steps", self.steps, least=1))
         check_bands(self.bands)
+        check_shots(self.shots)
         if not (self.weight >= 0 < self.rate and 0 < self.lowest < self.highest):
             raise InputError(
                 "settings of RED-diffusion are out of range",
                 got=self,
                 expected="weight >= 0, rate > 0, 0 < lowest < highest",
             )
+
+    def sees_all(self, step: int) -> bool:
+        """Whether that step used all shots and frequencies."""
+        return sees_all(self, step, self.bands)
 
     def init(self, setting: Setting) -> InversionState:
         """The start; its misfit is that of the first step's evaluation."""
@@ -108,7 +115,7 @@ class REDDiffusion:
         """Residual ``eps_hat - eps`` of the denoiser at a random noise level."""
         prior = setting.prior
         assert prior is not None
-        rng = np.random.default_rng((setting.noise.seed, state.step))
+        rng = np.random.default_rng((setting.noise.seed, _LEVELS, state.step))
         sigma = math.exp(rng.uniform(math.log(self.lowest), math.log(self.highest)))
         eps = setting.noise(
             prior.grid, setting.members, state.step, stream=InversionStream.STATE

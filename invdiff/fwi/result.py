@@ -94,7 +94,7 @@ def _warn_of_strays(strays: Sequence[int], misfit: Tensor, *, is_weighted: bool)
     count = "They count less in mean and std" if is_weighted else "They count like the others"
     warnings.warn(
         f"Members {', '.join(map(str, strays))} explain the data much worse than the best: misfits"
-        f" up to {float(misfit.max()):.3g}, where that has {float(misfit.min()):.3g}. {count}; more"
+        f" up to {float(misfit.max()):.3g}, {float(misfit.min()):.3g} of the best. {count}; more"
         " solves, or bands that begin at a lower frequency, may bring them nearer.",
         DataFitWarning,
         stacklevel=5,

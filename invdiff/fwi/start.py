@@ -19,7 +19,7 @@ __all__ = ["amplitude_factor", "check_start"]
 _OFF = 2.0  # factor between the amplitudes of data and prediction that is warned of
 _IN_PHASE = 0.8  # correlation above which least squares finds the amplitude
 _AUDIBLE = 2.0  # energy over that of the noise above which the lag of a trace is one of waves
-_LATE = 0.125  # periods by which all traces are off before it is said
+_LATE = 0.125  # common lag, in periods, above which a warning is given
 _ALIKE = 0.7  # correlation above which a common lag is one
 _SKIPPED = 0.05  # share of the traces above which a start is called cycle-skipped
 
@@ -157,9 +157,9 @@ def _common_lag(p: Tensor, d: Tensor, *, dt: float, frequency: float) -> dict[st
         return {}
     warnings.warn(
         f"All traces are {abs(lag):.3g} s {'later' if lag > 0 else 'earlier'} than the first"
-        f" prediction, and resemble it then (correlation {float(product[best]):.2f}, and"
-        f" {float(product[0]):.2f} as it is): move the wavelet by that, such as by delay=..., or"
-        " leave it out to have it estimated.",
+        f" prediction: shifting it by that raises the correlation from {float(product[0]):.2f} to"
+        f" {float(product[best]):.2f}. Shift the wavelet, such as by delay=..., or leave it out to"
+        " have it estimated.",
         DataWarning,
         stacklevel=4,
     )

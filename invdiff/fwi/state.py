@@ -18,9 +18,10 @@ class InversionState:
     Args:
         step: Number of steps done.
         x: Models of the members, ``(batch, nz, nx)``, m/s.
-        solves: Forward solves per member so far, each with an adjoint one.
-        misfit: Normalised misfit, ``2 f / n_data``, at the start and after each step,
-            ``(batch, step + 1)``.
+        solves: Forward solves per member so far, each with an adjoint one; of members whose line
+            searches differ the most.
+        misfit: Normalised misfit, ``2 f / n_data``, at the start and after each step, or where it
+            takes no further solve (Adam, RED-diffusion) before it: ``(batch, step + 1)``.
         spent: Forward solves per member at the start and after each step, ``(step + 1,)``.
         memory: Tensors that the method keeps in addition, by name.
     """

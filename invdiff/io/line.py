@@ -1,4 +1,4 @@
-"""Places of sources and receivers: no line is refused, a crooked one is straightened."""
+"""Positions of sources and receivers: what is no line is refused, a crooked line is projected."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ __all__ = ["Line", "check_places", "on_best_line"]
 Floats = NDArray[np.float64]
 
 _CROOKED = 0.05  # of the length of the line: how far off it a station may lie
+_TURNED = 2.0  # degrees: how much one station may turn the line
 
 
 class Line(NamedTuple):
@@ -41,9 +42,10 @@ def on_best_line(source: Floats, receiver: Floats, name: str) -> Line:
     that wobbles about the x axis stay close to x. A line exactly along x is left as it is.
 
     A station that lies :math:`w` off the line has its offsets :math:`h` wrong by up to
-    :math:`w^2 / 2h` relative to a station on the line; the largest error of all traces is
-    said. Stations more than 5 % of the line's length off it are refused: that is another geometry,
-    of two or three dimensions, and no line.
+    :math:`w^2 / 2h` relative to a station on the line; the largest error over all traces is
+    reported. Stations more than 5 % of the line's length off it are refused: that is another
+    geometry, of two or three dimensions, and no line. So is a single station without which the line
+    has another direction, such as one whose coordinates are missing: it would turn all others.
 
     Args:
         source: Positions ``(x, y)`` of the source of each trace, ``(n, 2)``, m.
@@ -51,7 +53,7 @@ def on_best_line(source: Floats, receiver: Floats, name: str) -> Line:
         name: Of the file, for messages.
 
     Raises:
-        InputError: Stations too far off any line.
+        InputError: Stations too far off any line, or one that turns it.
 
     Warns:
         DataWarning: Positions were projected, with the errors that makes.
@@ -60,7 +62,8 @@ def on_best_line(source: Floats, receiver: Floats, name: str) -> Line:
     if np.ptp(stations[:, 1]) == 0:
         return Line(source[:, 0], receiver[:, 0], {"line_y": float(stations[0, 1])})
     centre = stations.mean(0)
-    direction = np.linalg.svd(stations - centre, full_matrices=False)[2][0]
+    direction = _direction(stations)
+    _check_leverage(name, stations, direction)
     direction *= np.sign(direction[np.abs(direction).argmax()])  # towards growing x, or y
     along, off = _turned(stations - centre, direction)
     length, worst = float(np.ptp(along)), float(np.abs(off).max())
@@ -121,6 +124,30 @@ def check_places(source: Floats, receiver: Floats, name: str) -> None:
             got=f"{receiver.shape[1]} receivers at {receiver[0, 0].tolist()}",
             expected="receivers at different places",
             hint="Receiver coordinates (GroupX, bytes 81-84) are missing from its headers.",
+        )
+
+
+def _direction(stations: Floats) -> Floats:
+    """Direction of the line of total least squares."""
+    direction: Floats = np.linalg.svd(stations - stations.mean(0), full_matrices=False)[2][0]
+    return direction
+
+
+def _check_leverage(name: str, stations: Floats, direction: Floats) -> None:
+    """Refuse a line that one station turns."""
+    if len(stations) < 4:
+        return
+    far = np.linalg.norm(stations - np.median(stations, axis=0), axis=1).argmax()
+    without = _direction(np.delete(stations, far, axis=0))
+    turned = float(np.degrees(np.arccos(min(1.0, abs(float(without @ direction))))))
+    if turned > _TURNED:
+        raise InputError(
+            f"one station turns the line of {name}",
+            got=f"{stations[far].tolist()}, without which the line has a direction that is"
+            f" {turned:.3g} degrees different",
+            expected=f"at most {_TURNED:g} degrees",
+            hint="Its coordinates may be missing or wrong: correct its headers, or leave out its"
+            " traces.",
         )
 
 

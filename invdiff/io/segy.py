@@ -90,6 +90,8 @@ def read_traces(paths: Sequence[Path], *, elevation_is_depth: bool = False) -> T
     whole = _joined(tables)
     file = np.repeat(np.arange(len(tables)), [len(table.record) for table in tables])
     name = names[0] if len(names) == 1 else f"{names[0]} and {len(names) - 1} more files"
+    n_dead = int(whole.is_dead.sum())
+    whole, file = _without_empty(whole, file)
     header, number = shot_numbers(whole.record, whole.energy, whole.source)
     order, record = by_shot(number, whole.receiver)
     check_no_shot_twice(order, file, whole.receiver, names=names)
@@ -101,7 +103,7 @@ def read_traces(paths: Sequence[Path], *, elevation_is_depth: bool = False) -> T
     line = on_best_line(whole.source[:, 1:], whole.receiver[:, 1:], name)
     source = np.stack([whole.source[:, 0], line.source], axis=-1)
     receiver = np.stack([whole.receiver[:, 0], line.receiver], axis=-1)
-    counts = {"dead_traces": int(whole.is_dead.sum()), "missing_traces": int(is_missing.sum())}
+    counts = {"dead_traces": n_dead, "missing_traces": int(is_missing.sum())}
     _warn_of_dead(name, **counts)
     samples = whole.samples
     return Traces(
@@ -114,6 +116,20 @@ def read_traces(paths: Sequence[Path], *, elevation_is_depth: bool = False) -> T
         line.notes.get("line_y", 0.0),
         {**line.notes, "shots_by": header, **{key: n for key, n in counts.items() if n}},
     )
+
+
+def _without_empty(table: _Table, file: Ints) -> tuple[_Table, Ints]:
+    """The traces, and their files, without dead ones whose headers hold no positions."""
+    positions = np.concatenate([table.source, table.receiver], axis=1)
+    is_empty = table.is_dead & ~positions.any(axis=1)
+    if not is_empty.any() or is_empty.all():
+        return table, file
+    kept: dict[str, Any] = {
+        name: values[~is_empty]
+        for name, values in vars(table).items()
+        if isinstance(values, np.ndarray)
+    }
+    return replace(table, **kept), file[~is_empty]
 
 
 def _table(path: Path, *, elevation_is_depth: bool) -> _Table:

@@ -175,7 +175,7 @@ def check_traces(headers: Headers) -> None:
         raise InputError(
             f"{name} measures in unknown units",
             got=f"MeasurementSystem {headers.binary('MeasurementSystem')}",
-            expected="1 (m) or 2 (feet), or 0 (unsaid: m)",
+            expected="1 (m) or 2 (feet), or 0 (not specified, taken as m)",
         )
     _check_n_samples(headers)
 

@@ -58,7 +58,7 @@ def by_shot(records: Ints, receiver: Floats) -> tuple[Ints, Ints]:
 def places_of(order: Ints, receiver: Floats) -> Floats:
     """``(n_shots, n_receivers, 2)``; a missing trace is where the fullest shot has its receiver.
 
-    Unless that shot is not on the same positions: then where the last trace of its own shot is.
+    If shots do not share their stations it is at the last trace of its own shot.
     """
     fullest = order[int((order >= 0).sum(1).argmax())]
     positions = receiver[order]

@@ -45,7 +45,7 @@ _LONG_NAMES = {
     "source_x": "distance of the source along the line",
     "receiver_z": "depth of the receiver",
     "receiver_x": "distance of the receiver along the line",
-    "time": "time since the start of the recording",
+    "time": "time after the source acts",
 }
 
 

@@ -70,7 +70,7 @@ class Sampling:
         f_least = highest_frequency(survey, energy=_MOST_ENERGY)
         if f_held < f_least:
             raise InputError(
-                "the stored wave fields are too far apart for the waves",
+                "the stored wave fields are too sparse in time for the bandwidth of the wavelet",
                 got=f"snapshot = {every}: fields {every * dt:g} s apart, waves of {f_least:.3g} Hz",
                 expected=f"snapshot <= {max(1, int(every * f_held / f_least))}",
                 hint="Leave it out for the default.",

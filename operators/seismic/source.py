@@ -99,7 +99,7 @@ def estimate_wavelet(
     n_taps = round(length / survey.dt)
     if not 1 <= n_taps <= survey.n_samples:
         raise InputError(
-            "this is not a length of a wavelet",
+            "the length of the wavelet is out of range",
             got=f"{length:g} s",
             expected=f"from a sample, {survey.dt:g} s, to the data, {survey.duration:g} s",
         )
@@ -111,7 +111,7 @@ def estimate_wavelet(
     live = np.flatnonzero((w * observed).any(-1) & predicted.any(-1))
     if not live.size:
         raise InputError(
-            "no trace tells of the wavelet",
+            "no trace constrains the wavelet",
             got=f"{len(observed)} traces, without weight or without energy where waves are",
             expected="a live trace that the waves of the model reach",
             hint="Check positions and amplitudes, or give a wavelet.",

@@ -26,7 +26,7 @@ class Wavelet(NamedTuple):
     Attributes:
         values: ``(n,)`` or ``(shot, n)``.
         first: Time of its first sample, in samples from time zero; negative before it.
-        note: What it is, for the attributes; empty where it was given.
+        note: What it is, for the attributes of the result; empty where the line has it.
     """
 
     values: NDArray[np.floating[Any]]

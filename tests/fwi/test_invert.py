@@ -142,15 +142,16 @@ def test_shots_of_weighted_objectives_keep_their_own() -> None:
 
 
 def test_low_passed_objectives_count_what_is_left() -> None:
-    """At 100 Hz sampling, 10 Hz keep a fifth of the samples; noise alone has a misfit near 1."""
+    """At 100 Hz sampling, 10 Hz keep a fifth of the samples, of which the filter passes 0.9."""
     matrices = torch.zeros(1, 400, 60, 2, 2, dtype=torch.float64)
     operator = LinearWaves(matrices)
     f = Objective.gaussian(operator, 0.5 * normal(operator.range.shape, 2), 0.5)
     low = f.below(10.0)
-    assert low.n_data == pytest.approx(0.2 * f.n_data)
+    response = 1 / (1 + (np.arange(0, 50, 0.01) / 10) ** 8)
+    assert low.n_data == pytest.approx(0.01 * (response**2).sum() / 50 * f.n_data, rel=1e-3)
     value, _ = low(torch.full((1, 2, 2), 2500.0, dtype=torch.float64))
-    # The filter's squared response falls off gradually, and cuts at both ends of the traces.
-    assert 0.75 < float(2 * value / low.n_data) < 1.1
+    # 4300 samples: a standard error of 2 %; the filter reaches beyond both ends of the traces.
+    assert float(2 * value / low.n_data) == pytest.approx(1, abs=0.07)
 
 
 def test_the_hessian_has_the_illumination_and_the_spectrum_of_the_exact_one() -> None:

@@ -1,6 +1,7 @@
 """Bad input to `invert`: a named error that says what, got, expected, and a hint."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +47,7 @@ def other_prior(shape: tuple[int, int]) -> GaussianPrior:
     return gaussian_prior(Grid(("z", "x"), shape, torch.float64))
 
 
+OTHER_CELLS = {d: 0.7 * v for d, v in WAVES.operator.domain.coords.items()}
 NO_NOISE = WAVES.y.drop_attrs()
 BAD: dict[str, tuple[dict[str, object], type[InvdiffError], str]] = {
     "NaN start": ({"start": spoilt(WAVES.start, np.nan)}, NonFiniteError, "start"),
@@ -73,6 +75,14 @@ BAD: dict[str, tuple[dict[str, object], type[InvdiffError], str]] = {
         {"prior": None, "method": AnnealedPosterior()}, Unsupported, "AnnealedPosterior",
     ),
     "prior of another size": ({"prior": other_prior((5, 5))}, ShapeError, "prior"),
+    "prior on other cells": (
+        {"prior": gaussian_prior(replace(WAVES.operator.domain, coords=OTHER_CELLS))}, ShapeError,
+        "x 0 to 35",
+    ),
+    "draws that stop early": (
+        {"stop_at": 1.1, "method": AnnealedPosterior()}, Unsupported,
+        "end at their last noise level",
+    ),
     "weights of unknown dims": ({"weights": ones(channel=6)}, ShapeError, "weights"),
     "weights of another size": ({"weights": ones(receiver=5)}, ShapeError, "weights"),
     "NaN weights": ({"weights": np.nan * ones(receiver=6)}, NonFiniteError, "weights"),

@@ -1,6 +1,6 @@
 """Laws that hold for every way to invert, on a wave operator that is a matrix."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
@@ -30,6 +30,7 @@ from invdiff.fwi.objective import Objective
 from invdiff.fwi.state import InversionState
 from invdiff.linalg import Solution, conjugate_gradient
 from invdiff.noise import NoiseField
+from invdiff.run_state import Checkpoint
 from invdiff.terms import Penalty
 from tests.support.linear_waves import WavesProblem, waves_problem
 
@@ -226,7 +227,9 @@ def test_the_misfit_falls(waves: WavesProblem, method: Method) -> None:
     assert bool((known[:, -1] < 0.2 * known[:, 0]).all())
 
 
-@of_all_shots
+@pytest.mark.parametrize(
+    "method", [m for m in BASIC if not isinstance(m, AnnealedPosterior)], ids=_name
+)
 def test_a_run_stops_where_it_is_told(waves: WavesProblem, method: Method) -> None:
     whole = run(waves, replace(method, steps=30))["misfit_history"]  # type: ignore[type-var]
     level = float(whole[:, 10].max())
@@ -318,3 +321,41 @@ def test_a_budget_too_small_is_told_by_the_number_that_was_given(
         result = run(waves, method, realizations=1, max_solves=budget)
         assert result.solves[-1] <= budget
         assert result.attrs["invdiff_iterations"] >= 1
+
+
+def test_a_band_is_no_place_to_stop(waves: WavesProblem) -> None:
+    """The low frequencies fit long before the whole data do."""
+    method = LBFGS(30, bands=(5.0, 10.0))
+    found = run(waves, method, stop_at=1.2, realizations=1)
+    assert found.sizes["iteration"] > 21  # two thirds of the steps are in bands
+    assert float(found["data_misfit"][0]) < 1.3
+    assert not method.sees_all(19)
+    assert method.sees_all(20)
+
+
+@pytest.mark.parametrize("n_stores", [3, 15, 20])
+def test_a_fit_that_was_interrupted_goes_on(
+    waves: WavesProblem, n_stores: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed within L-BFGS, within the levels of the mode, or within those of the members."""
+    method = AnnealedPosterior(4, fit=AnnealedMode(8, fit=LBFGS(10)))
+    whole, path = run(waves, method), tmp_path / "state"
+    needed = waves.operator.solves.total()
+    count, save = 0, Checkpoint.save
+
+    def killed(self: Checkpoint, values: Mapping[str, object]) -> None:
+        nonlocal count
+        save(self, values)
+        count += 1
+        if count == n_stores:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Checkpoint, "save", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(waves, method, checkpoint=path)
+    waves.operator.solves.clear()
+    found = run(waves, method, checkpoint=path)
+    np.testing.assert_array_equal(found["velocity"], whole["velocity"])
+    assert waves.operator.solves.total() < needed - n_stores * N_SHOTS
+    assert [p.name for p in tmp_path.iterdir()] == ["state"]

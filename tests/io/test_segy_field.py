@@ -307,3 +307,31 @@ def test_a_projected_line_is_written_along_x(tmp_path: Path) -> None:
     again = read_segy(tmp_path / "straight.sgy")
     np.testing.assert_allclose(again["receiver_x"], read["receiver_x"], atol=1e-3)
     assert again.attrs["line_y"] == 0
+
+
+def far_away(y: float) -> tuple[np.ndarray, np.ndarray]:
+    """A line along x whose coordinates are those of a national grid."""
+    along = 50.0 + 100 * np.arange(3), np.tile(RECEIVER_X, 3)
+    source, receiver = (np.stack([x + 4e5, np.full(len(x), y)], 1) for x in along)
+    return source, receiver
+
+
+def test_a_station_without_coordinates_does_not_turn_the_line(tmp_path: Path) -> None:
+    """One receiver at zero would, far from the others, decide on the direction alone."""
+    source, receiver = far_away(y=3e4)
+    receiver[4::5] = 0
+    with pytest.raises(InputError, match=r"one station turns the line.*\[0.0, 0.0\]"):
+        read_segy(written(tmp_path / "line.sgy", traces(), placed(source, receiver)))
+
+
+def test_dead_traces_without_coordinates_are_left_out(tmp_path: Path) -> None:
+    headers, samples = placed(*far_away(y=6e6)), traces()
+    samples[7] = 0
+    for values in headers.values():
+        values[7] = 0
+    with pytest.warns(DataWarning, match="1 .*dead"):
+        read = read_segy(written(tmp_path / "line.sgy", samples, headers))
+    assert read["pressure"].shape[:2] == (3, 5)
+    assert np.isnan(read["pressure"][1, 2]).all()
+    np.testing.assert_allclose(read["receiver_x"], 4e5 + RECEIVER_X)
+    assert read.attrs["dead_traces"] == 1
