@@ -113,18 +113,19 @@ def test_innovations_and_coverage_are_those_of_an_exact_filter() -> None:
 
 def test_the_result_is_labelled() -> None:
     y, initial, _ = case(5)
-    found = assimilate(y, OBSERVED, MODEL, initial=initial, seed=3)
+    settings = {"initial": initial, "analysis": EnKF()}
+    found = assimilate(y, OBSERVED, MODEL, seed=3, **settings)
     assert found["height"].dims == ("realization", "time", "site")
     assert found["height"].attrs["units"] == "m"
     assert found["time"].values.tolist() == y["time"].values.tolist()
-    assert found.attrs["invdiff_analysis"].startswith("IEnKF(")
+    assert found.attrs["invdiff_analysis"].startswith("EnKF(")
     assert found.attrs["invdiff_innovation"].startswith("The innovations are ")
     assert found["n_data"].values.tolist() == [3] * 6
     np.testing.assert_allclose(found["mean"], found["height"].mean("realization"))
     np.testing.assert_allclose(found["std"], found["height"].std("realization", ddof=1))
-    again = assimilate(y, OBSERVED, MODEL, initial=initial, seed=3)
+    again = assimilate(y, OBSERVED, MODEL, seed=3, **settings)
     np.testing.assert_array_equal(found["height"], again["height"])
-    other = assimilate(y, OBSERVED, MODEL, initial=initial, seed=4)
+    other = assimilate(y, OBSERVED, MODEL, seed=4, **settings)
     assert not np.allclose(found["height"], other["height"])
 
 
