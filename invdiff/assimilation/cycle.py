@@ -51,9 +51,9 @@ class Cycle(NamedTuple):
 def cycles(
     members: Tensor,
     observations: Iterable[Observation],
+    *,
     model: StepModel,
     observed: Operator,
-    *,
     analysis: Analysis,
     likelihood: LikelihoodOf,
     seed: int,

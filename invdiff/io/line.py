@@ -63,12 +63,12 @@ def on_best_line(source: Floats, receiver: Floats, name: str) -> Line:
         return Line(source[:, 0], receiver[:, 0], {"line_y": float(stations[0, 1])})
     centre = stations.mean(0)
     direction = _direction(stations)
-    _check_leverage(name, stations, direction)
     direction *= np.sign(direction[np.abs(direction).argmax()])  # towards growing x, or y
     along, off = _turned(stations - centre, direction)
     length, worst = float(np.ptp(along)), float(np.abs(off).max())
     rms = float(np.sqrt(np.mean(off**2)))
     _check_straight(name, length, worst)
+    _check_leverage(name, stations, direction)
     first = stations[along.argmin(), 0] - along.min()
     ends = [_turned(places - centre, direction)[0] + first for places in (source, receiver)]
     offset = np.linalg.norm(source - receiver, axis=1)

@@ -115,8 +115,8 @@ def assimilate(
     run = cycles(
         members,
         [Observation(n, own) for n, own in zip(steps, data, strict=True)],
-        model,
-        observed,
+        model=model,
+        observed=observed,
         analysis=analysis,
         likelihood=likelihood,
         seed=seed,

@@ -326,9 +326,9 @@ def test_a_station_without_coordinates_does_not_turn_the_line(tmp_path: Path) ->
 
 def test_dead_traces_without_coordinates_are_left_out(tmp_path: Path) -> None:
     headers, samples = placed(*far_away(y=6e6)), traces()
-    samples[7] = 0
     for values in headers.values():
         values[7] = 0
+    headers[Field.TraceIdentificationCode] = np.where(np.arange(15) == 7, 2, 1)
     with pytest.warns(DataWarning, match="1 .*dead"):
         read = read_segy(written(tmp_path / "line.sgy", samples, headers))
     assert read["pressure"].shape[:2] == (3, 5)

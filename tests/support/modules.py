@@ -8,7 +8,7 @@ import pytest
 
 import invdiff
 
-OPTIONAL = {"devito", "deepwave", "segyio", "torch_harmonics", "ismrmrd", "h5py", "nibabel"}
+OPTIONAL = {"devito", "deepwave", "segyio", "ismrmrd", "h5py", "nibabel"}
 
 FOUND = [
     info
