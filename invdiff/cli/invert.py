@@ -71,9 +71,7 @@ FitSource = Annotated[
 Depths = Annotated[bool, typer.Option("--elevation-is-depth", help="Of SEG-Y: z downwards.")]
 MaxSolves = Annotated[
     int | None,
-    typer.Option(
-        help="Forward and adjoint solves per member; default 300 for each shot."
-    ),
+    typer.Option(help="Forward and adjoint solves per member; default 300 for each shot."),
 ]
 Workers = Annotated[int, typer.Option("--threads", help="Number of shots solved in parallel.")]
 Device = Annotated[str | None, typer.Option(help="Of the prior and the models; default cpu.")]
