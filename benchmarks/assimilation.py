@@ -82,7 +82,7 @@ def twin(case: Case, n_cycles: int, seed: int) -> tuple[xr.DataArray, np.ndarray
 
 
 def run(name: str, method: str, *, n_cycles: int) -> Row:
-    """One row."""
+    """The row of an analysis on a case."""
     case, n, (analysis, steps) = CASES[name], N_MEMBERS, ARMS[method]
     y, states = twin(case, n_cycles, SEED)
     rng = np.random.default_rng(SEED + 1)

@@ -160,7 +160,7 @@ def main() -> None:
 
 
 def arguments() -> argparse.Namespace:
-    """The options."""
+    """Options of the command line."""
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--quick", action="store_true", help="few steps; writes no result")
     options.add_argument("--repetitions", type=int, default=5)

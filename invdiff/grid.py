@@ -18,7 +18,17 @@ from invdiff.errors import DTypeError, InputError, NonFiniteError, ShapeError
 if TYPE_CHECKING:
     import xarray as xr
 
-__all__ = ["Grid", "check_coordinates", "check_dataarray", "check_finite"]
+__all__ = [
+    "LATITUDES",
+    "LONGITUDES",
+    "Grid",
+    "check_coordinates",
+    "check_dataarray",
+    "check_finite",
+]
+
+LATITUDES, LONGITUDES = ("lat", "latitude"), ("lon", "longitude")
+"""Names of dims in degrees on the sphere."""
 
 _COORDINATE_TOLERANCE = 0.01  # of the smallest step
 

@@ -128,7 +128,7 @@ class Checkpoint:
         return Checkpoint(self.path.with_name(f"{self.path.name}.{name}"), self.run)
 
     def load(self, device: str | torch.device) -> dict[str, Any] | None:
-        """Values as :func:`load` reads them; None if there is no file."""
+        """The stored values, by :func:`load`; None without a file."""
         return load(self.path, run=self.run, device=device) if self.path.exists() else None
 
 

@@ -12,7 +12,6 @@ from invdiff.arguments import as_number, as_share
 from invdiff.conditioning.adaptive import linear_model
 from invdiff.covariance import GaspariCohn
 from invdiff.errors import UnsupportedError
-from invdiff.grid import Grid
 from invdiff.likelihood import Likelihood
 from invdiff.likelihood.base import measured_values
 from invdiff.noise import StepNoise, Stream
@@ -23,8 +22,6 @@ __all__ = [
     "EnKF",
     "EnsembleAnalysis",
     "correlations",
-    "local_roots",
-    "places",
     "predictions",
     "transform",
 ]
@@ -140,12 +137,9 @@ class EnKF(EnsembleAnalysis):
         predicted = predictions(x, data)
         e = perturbations(data, noise, like=x)
         deviations, scale = (x - x.mean(0)).flatten(1), len(x) - 1
-        cross = deviations.mT @ predicted.deviations / scale
-        own = predicted.deviations.mT @ predicted.deviations / scale
-        if self.localization is not None:
-            rho = correlations(self.localization, data.operator.domain, like=x)
-            at = places(data, x.mean(0, keepdim=True))
-            cross, own = cross * rho[:, at], own * rho[at][:, at]
+        rho = correlations(self.localization, data, x.mean(0))
+        cross = rho.of_points * (deviations.mT @ predicted.deviations / scale)
+        own = rho.of_data * predicted.covariance
         eye = torch.eye(len(own), dtype=own.dtype, device=own.device)
         weights = torch.linalg.solve(own + eye, (predicted.residuals + e).mT)
         moved = x + (cross @ weights).mT.reshape(x.shape)
@@ -186,7 +180,7 @@ class LETKF(EnsembleAnalysis):
         predicted, mean = predictions(x, data), x.mean(0)
         deviations = (x - mean).flatten(1)
         innovation = predicted.residuals.mean(0)
-        roots = local_roots(self.localization, data, mean)
+        roots = correlations(self.localization, data, mean).of_points.sqrt()
         moved = torch.empty_like(deviations)
         for part in torch.arange(deviations.shape[1], device=x.device).split(_POINTS_AT_ONCE):
             own = roots if len(roots) == 1 else roots[part]
@@ -221,12 +215,28 @@ def transform(y: Tensor, innovation: Tensor) -> Transform:
     return Transform(mean, root + mean[..., None])
 
 
-def local_roots(localization: GaspariCohn | None, data: Likelihood, x: Tensor) -> Tensor:
-    """Roots of the correlations of points and data, ``(points, m)``; ``(1, m)`` without any."""
+class Correlations(NamedTuple):
+    """What a localization multiplies covariances by; ones without any."""
+
+    of_points: Tensor
+    """Between points of the grid and measured data, ``(points, m)``; ``(1, m)`` without any."""
+    of_data: Tensor
+    """Between the measured data, ``(m, m)``; ``(1, 1)`` without any."""
+
+
+def correlations(localization: GaspariCohn | None, data: Likelihood, x: Tensor) -> Correlations:
+    """Correlations by the distance of points and data, which stand where `places` finds them.
+
+    Args:
+        localization: Correlation by distance; None for none.
+        data: Likelihood of the data.
+        x: Field at which operators that are not linear are linearised, ``(*domain)``.
+    """
     if localization is None:
-        return torch.ones(1, data.operator.n_data).to(x)
-    rho = correlations(localization, data.operator.domain, like=x)
-    return rho[:, places(data, x[None])].sqrt()
+        return Correlations(torch.ones(1, data.operator.n_data).to(x), torch.ones(1, 1).to(x))
+    rho = localization.matrix(data.operator.domain).to(x)
+    at = places(data, x[None])
+    return Correlations(rho[:, at], rho[at][:, at])
 
 
 class Predictions(NamedTuple):
@@ -236,6 +246,11 @@ class Predictions(NamedTuple):
     """From their mean, ``(M, m)``."""
     residuals: Tensor
     """Of the data, ``(M, m)``."""
+
+    @property
+    def covariance(self) -> Tensor:
+        """Covariance of the predictions, ``(m, m)``."""
+        return self.deviations.mT @ self.deviations / (len(self.deviations) - 1)
 
 
 def predictions(x: Tensor, data: Likelihood) -> Predictions:
@@ -258,11 +273,6 @@ def places(data: Likelihood, x: Tensor) -> Tensor:
         )
     matrix = linear_model(data, x).matrix()
     return matrix.reshape(-1, matrix.shape[-1]).abs().argmax(-1)
-
-
-def correlations(localization: GaspariCohn, grid: Grid, *, like: Tensor) -> Tensor:
-    """Correlations ``(n, n)`` between the points of a grid, as ``like``."""
-    return localization.matrix(grid).to(like)
 
 
 def perturbations(data: Likelihood, noise: StepNoise, *, like: Tensor) -> Tensor:

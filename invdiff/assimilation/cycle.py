@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from invdiff.assimilation.analysis import Analysis, correlations, places, predictions
+from invdiff.assimilation.analysis import Analysis, correlations, predictions
 from invdiff.completion import completed
 from invdiff.errors import DivergedError, DivergedMembersWarning
 from invdiff.grid import Grid
@@ -134,12 +134,8 @@ def _alive(
 def _innovation(x: Tensor, data: Likelihood, analysis: Analysis) -> float:
     """``d^T (H B H^T + R)^-1 d / n``, with the localization and inflation of the analysis."""
     predicted = predictions(x, data)
-    inflation = getattr(analysis, "inflation", 1.0)
-    own = inflation**2 * predicted.deviations.mT @ predicted.deviations / (len(x) - 1)
-    localization = getattr(analysis, "localization", None)
-    if localization is not None:
-        at = places(data, x.mean(0, keepdim=True))
-        own = own * correlations(localization, data.operator.domain, like=x)[at][:, at]
+    rho = correlations(getattr(analysis, "localization", None), data, x.mean(0))
+    own = getattr(analysis, "inflation", 1.0) ** 2 * rho.of_data * predicted.covariance
     d = predicted.residuals.mean(0)
     eye = torch.eye(len(own), dtype=own.dtype, device=own.device)
     return float(d @ torch.linalg.solve(own + eye, d)) / len(d)

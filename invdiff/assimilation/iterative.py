@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from invdiff.arguments import as_integer, as_number
-from invdiff.assimilation.analysis import EnsembleAnalysis, local_roots, predictions, transform
+from invdiff.assimilation.analysis import EnsembleAnalysis, correlations, predictions, transform
 from invdiff.likelihood import Likelihood
 from invdiff.noise import StepNoise
 
@@ -63,7 +63,7 @@ class IEnKF(EnsembleAnalysis):
         x = self.inflated(members)
         start = x.mean(0)
         deviations = (x - start).flatten(1)
-        roots = local_roots(self.localization, data, start)
+        roots = correlations(self.localization, data, start).of_points.sqrt()
         weights = torch.zeros(len(roots), len(x)).to(x)
         for _ in range(self.iterations):
             mean = start + self._along(deviations, weights).reshape(start.shape)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -11,12 +12,11 @@ from torch import Tensor
 
 from invdiff.arguments import as_number
 from invdiff.errors import InputError
-from invdiff.grid import Grid
+from invdiff.grid import LATITUDES, LONGITUDES, Grid
 
 __all__ = ["GaspariCohn", "distances"]
 
 EARTH_RADIUS = 6371.0088  # km, mean radius of the WGS 84 ellipsoid (IUGG)
-_LATITUDES, _LONGITUDES = ("lat", "latitude"), ("lon", "longitude")
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class GaspariCohn:
 
 
 def distances(grid: Grid, periods: Mapping[str, float]) -> Tensor:
-    """Distances ``(n, n)`` between the points of a grid, in double precision.
+    """Distances ``(n, n)`` between the points of a grid, in double precision, not to be changed.
 
     They are along great circles, in km, where the grid has a latitude and a longitude in degrees.
     Other dims with coordinates, or without dims that have any all dims by index, make Euclidean
@@ -95,25 +95,35 @@ def distances(grid: Grid, periods: Mapping[str, float]) -> Tensor:
         for dim, values in grid.coords.items()
         if np.issubdtype(np.asarray(values).dtype, np.number)
     }
-    points = points or {
-        d: np.arange(n, dtype=float) for d, n in zip(grid.dims, grid.shape, strict=True)
-    }
-    axes = [grid.dims.index(dim) for dim in points]
-    mesh = np.meshgrid(*(np.arange(n) for n in grid.shape), indexing="ij")
+    if not points:
+        points = {d: np.arange(n, dtype=float) for d, n in zip(grid.dims, grid.shape, strict=True)}
+    axes = tuple(
+        (dim, tuple(points[dim].tolist())) if dim in points else ("", (0.0,) * n)
+        for dim, n in zip(grid.dims, grid.shape, strict=True)
+    )
+    return _distances(axes, tuple(periods.items()))
+
+
+@lru_cache(maxsize=1)  # the cycles of an assimilation ask for those of one grid again and again
+def _distances(
+    axes: tuple[tuple[str, tuple[float, ...]], ...], periods: tuple[tuple[str, float], ...]
+) -> Tensor:
+    """Distances ``(n, n)`` between all points of axes; one without a name does not count."""
+    mesh = np.meshgrid(*(values for _, values in axes), indexing="ij")
     place = {
-        dim: torch.from_numpy(values[mesh[axis].ravel()])
-        for (dim, values), axis in zip(points.items(), axes, strict=True)
+        dim: torch.from_numpy(x.ravel()) for (dim, _), x in zip(axes, mesh, strict=True) if dim
     }
-    lat = next((d for d in _LATITUDES if d in place), None)
-    lon = next((d for d in _LONGITUDES if d in place), None)
+    lat = next((d for d in LATITUDES if d in place), None)
+    lon = next((d for d in LONGITUDES if d in place), None)
     if lat and lon:
         return _great_circle(torch.deg2rad(place[lat]), torch.deg2rad(place[lon]))
-    squares = torch.zeros(grid.size, grid.size, dtype=torch.float64)
+    n, period_of = len(next(iter(place.values()))), dict(periods)
+    squares = torch.zeros(n, n, dtype=torch.float64)
     for dim, x in place.items():
         gap = (x[:, None] - x).abs()
-        if dim in periods:
-            gap = gap % periods[dim]
-            gap = torch.minimum(gap, periods[dim] - gap)
+        if dim in period_of:
+            gap = gap % period_of[dim]
+            gap = torch.minimum(gap, period_of[dim] - gap)
         squares += gap**2
     return squares.sqrt()
 

@@ -7,11 +7,9 @@ from typing import NamedTuple
 import numpy as np
 
 from invdiff.errors import ShapeError
-from invdiff.grid import Grid
+from invdiff.grid import LATITUDES, LONGITUDES, Grid
 
 __all__ = [
-    "LATITUDES",
-    "LONGITUDES",
     "SAME_PLACE",
     "Neighbours",
     "around",
@@ -20,7 +18,6 @@ __all__ = [
     "horizontal",
 ]
 
-LATITUDES, LONGITUDES = ("lat", "latitude"), ("lon", "longitude")
 SAME_PLACE = 1e-6
 """Degrees within which two places are one: a tenth of a metre."""
 

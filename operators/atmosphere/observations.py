@@ -11,15 +11,8 @@ from torch import Tensor
 
 from invdiff.arguments import as_integers
 from invdiff.errors import InputError, ShapeError
-from invdiff.grid import Grid
-from invdiff.operators.atmosphere.latlon import (
-    LATITUDES,
-    SAME_PLACE,
-    around,
-    between,
-    coordinate,
-    horizontal,
-)
+from invdiff.grid import LATITUDES, Grid
+from invdiff.operators.atmosphere.latlon import SAME_PLACE, around, between, coordinate, horizontal
 from invdiff.operators.base import Linear
 from invdiff.operators.inputs import as_tensor, check_grid, describe
 

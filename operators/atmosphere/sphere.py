@@ -29,7 +29,7 @@ class _Tables(NamedTuple):
     cosine: Tensor
     """Cosine of the latitude, ``(lat, 1)``."""
     orders: Tensor
-    """``m``, ``(m,)``."""
+    """Orders ``m`` of the coefficients, ``(n_orders,)``."""
 
 
 @dataclass(frozen=True)
